@@ -1,0 +1,54 @@
+# Set-up and everyday commands; `make` alone lists them.
+#
+#     make train ARGS='--epochs=5 --seed=1'
+#     make test ARGS='tests/test_report.py -x'
+#     make train PYTHON=python3.12
+#
+# Every command that needs .venv makes it first, and starts at once when it is done.
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+# Written when the set-up is complete, and holds the checkout's path: the package is
+# installed in place, so a .venv that was moved or copied would run the old place's code.
+READY := $(VENV)/.ready
+# A .venv that is absent, half-made, moved or without its interpreter starts over.
+FRESH := $(shell test -x $(RUN) && grep -qsxF "$(CURDIR)" $(READY) || echo yes)
+
+.DEFAULT_GOAL := help
+.PHONY: help train test lint clean always
+
+help: ## List the commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile
+
+train: $(READY) ## Train LeNet-5 on MNIST; ARGS='--help' lists the flags
+	@$(RUN) scripts/train.py $(ARGS)
+
+test: $(READY) ## Run the tests; ARGS goes to pytest
+	@$(RUN) -m pytest -q $(ARGS)
+
+lint: $(READY) ## Check the style, the format and the types
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m mypy lenet_tf scripts
+
+clean: ## Remove .venv, build files and caches; runs and data stay
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): setup.cfg constraints.txt $(if $(FRESH),always)
+	@command -v $(PYTHON) >/dev/null || { \
+	    echo "$(PYTHON) is not there: install Python 3.10 or newer, or name one with make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit( \
+	    "Python %s is too old: lenet_tf needs 3.10 or newer, name one with make PYTHON=..." \
+	    % sys.version.split()[0])'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo "$(PYTHON) has no venv module: install it (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
+	@echo "Setting up $(VENV) (once; a few minutes) ..."
+	@rm -f $@
+	@$(if $(FRESH),$(PYTHON) -m venv --clear $(VENV))
+	@$(RUN) -m pip install -qq --no-input --disable-pip-version-check \
+	    -c constraints.txt -e '.[test]'
+	@echo "$(CURDIR)" > $@

@@ -1,0 +1,115 @@
+"""Pictures of a run.
+
+`write_curves` draws how training went: loss and accuracy, training against
+validation, side by side in one PNG.
+
+    history = trainer.fit(...)
+    report.write_curves(history, workdir / "report" / "curves.png")
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_TRAINING_COLOR = "#2a6f97"
+_VALIDATION_COLOR = "#d1603d"
+
+
+def write_curves(history: Mapping[str, Sequence[float]], path: pathlib.Path) -> None:
+    """Draws training and validation loss and accuracy over the epochs.
+
+    The file appears whole or not at all: it is written under a temporary name in
+    the same directory, then renamed. The best validation epoch is ringed, and named
+    with its value. Values that are not finite leave a gap.
+
+    Args:
+        history: One value an epoch under `loss`, `accuracy` (a fraction in [0, 1]),
+            `val_loss`, `val_accuracy` and `epoch` (counted from 1 where it is
+            absent). Each may be absent, or empty; other keys are ignored.
+        path: The PNG to write. Its directory is made where it is missing.
+    """
+    # Matplotlib takes most of a second to import, which a run that draws nothing
+    # should not pay. The canvas is made by hand: pyplot would keep global state and
+    # choose a backend for the whole process.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.2), dpi=120, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    loss_axes, accuracy_axes = figure.subplots(1, 2)
+    _draw_panel(loss_axes, history, "loss", "Loss")
+    _draw_panel(accuracy_axes, history, "accuracy", "Accuracy (%)", percent=True)
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        canvas.print_png(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _draw_panel(
+    axes: Axes,
+    history: Mapping[str, Sequence[float]],
+    metric: str,
+    label: str,
+    percent: bool = False,
+) -> None:
+    """Draws `metric` and `val_<metric>`; `percent` also says that higher is better."""
+    from matplotlib.ticker import MaxNLocator
+
+    scale = 100 if percent else 1
+    epochs: Sequence[float] = ()
+    for key, legend, color in (
+        (metric, "training", _TRAINING_COLOR),
+        (f"val_{metric}", "validation", _VALIDATION_COLOR),
+    ):
+        values = [scale * float(value) for value in history.get(key, ())]
+        if not values:
+            continue
+        epochs = _epochs(history, len(values))
+        # The best value stands in the legend, where no curve can cross it.
+        best = _best(values, percent) if legend == "validation" else None
+        if best is not None:
+            value = f"{values[best]:.2f} %" if percent else f"{values[best]:.4f}"
+            legend += f", best {value} in epoch {epochs[best]:g}"
+            axes.plot(epochs[best], values[best], "o", ms=11, mfc="none", color=color)
+        # Markers show a lone epoch, which a line would not; in a crowd they blur it.
+        size = 5 if len(values) <= 12 else 2.5
+        axes.plot(epochs, values, "o-", color=color, label=legend, markersize=size)
+
+    axes.set_title(f"{label.split()[0]} by epoch", loc="left", fontweight="bold")
+    axes.set_xlabel("Epoch")
+    axes.set_ylabel(label)
+    axes.spines[["top", "right"]].set_visible(False)
+    if not epochs:
+        axes.set(xticks=[], yticks=[])
+        axes.text(0.5, 0.5, "no epochs", transform=axes.transAxes, ha="center")
+        return
+    axes.grid(color="#e4e4e4", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.ticklabel_format(axis="y", useOffset=False)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
+    axes.legend(frameon=False)
+
+
+def _epochs(history: Mapping[str, Sequence[float]], count: int) -> Sequence[float]:
+    """Returns the numbers of the epochs that `count` values belong to."""
+    given = history.get("epoch", ())
+    return given if len(given) == count else range(1, count + 1)
+
+
+def _best(values: Sequence[float], higher_is_better: bool) -> int | None:
+    """Returns the index of the best finite value, the first of equals."""
+    finite = [index for index, value in enumerate(values) if math.isfinite(value)]
+    choose = max if higher_is_better else min
+    return choose(finite, key=values.__getitem__) if finite else None
