@@ -1,0 +1,54 @@
+"""Per-example losses [B], and the forward function of a classifier.
+
+    values = classification(model, {"image": images, "label": labels}, training=True)
+    values["loss"], values["accuracy"]    # [B] each
+
+A custom experiment is one function of this form: it returns a dict of [B] values with
+`loss` among them; the training loop weights, averages, differentiates and accumulates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from lenet_tf.metrics import correct
+from lenet_tf.pipeline import standardize
+
+Forward = Callable[[Any, Mapping[str, tf.Tensor], bool], dict[str, tf.Tensor]]
+
+
+def softmax_cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Computes -log softmax(logits)[label], in nats.
+
+    Args:
+      logits: float [B, C].
+      labels: integer [B], each in [0, C).
+
+    Returns:
+      float [B].
+    """
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+
+
+def classification(
+    model: Callable[..., tf.Tensor], batch: Mapping[str, tf.Tensor], training: bool
+) -> dict[str, tf.Tensor]:
+    """Computes loss and accuracy of an image classifier for each example.
+
+    Args:
+      model: called as `model(images, training=training)`, returns logits [B, C].
+      batch: `image` uint8 [B, H, W, C], standardized here to float32 [B, 32, 32, C],
+        and `label` integer [B].
+      training: handed on to the model.
+
+    Returns:
+      `loss` and `accuracy`, float32 [B] each.
+    """
+    logits = model(standardize(batch["image"]), training=training)
+    return {
+        "loss": softmax_cross_entropy(logits, batch["label"]),
+        "accuracy": correct(logits, batch["label"]),
+    }

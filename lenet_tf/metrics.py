@@ -1,0 +1,102 @@
+"""Accumulators: sums and counts, divided once at the end.
+
+    metrics = Accumulators(["loss", "accuracy"])
+    metrics.update(weighted_sums({"loss": loss, "accuracy": hit}, weight))
+    metrics.result()["accuracy"]          # sum of w * v / sum of w
+    metrics.examples.numpy()              # examples of weight > 0, counted one by one
+
+A mean of means appears nowhere, so the figures do not depend on how examples were
+spread over batches or replicas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import tensorflow as tf
+
+from lenet_tf.distribute import local_assign_add
+
+WEIGHT = "weight"
+EXAMPLES = "examples"
+
+
+def correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Returns 1.0 where the largest of logits [B, C] is at label [B], else 0.0: [B]."""
+    predicted = tf.argmax(logits, axis=-1, output_type=labels.dtype)
+    return tf.cast(tf.equal(predicted, labels), tf.float32)
+
+
+def weighted_sums(
+    values: Mapping[str, tf.Tensor], weight: tf.Tensor
+) -> dict[str, tf.Tensor]:
+    """Sums per-example values over a batch.
+
+    Args:
+      values: name -> float [B].
+      weight: float32 [B]; an example of weight 0 does not count, whatever its value.
+
+    Returns:
+      name -> float32 sum of weight * value, and under `weight` and `examples` the sum
+      of the weights and the number of examples with a weight above 0. Counts are exact
+      as float32 up to 2**24 examples a batch.
+    """
+    sums = {
+        name: tf.reduce_sum(tf.math.multiply_no_nan(tf.cast(value, tf.float32), weight))
+        for name, value in values.items()
+    }
+    sums[WEIGHT] = tf.reduce_sum(weight)
+    sums[EXAMPLES] = tf.reduce_sum(tf.cast(weight > 0, tf.float32))
+    return sums
+
+
+class Accumulators(tf.Module):
+    """Running sums of per-example values, kept alike on every replica.
+
+    Attributes:
+      totals: name -> float64 scalar, sum of weight * value.
+      weight: float64 scalar, sum of the weights.
+      examples: int64 scalar, how many examples had a weight above 0.
+    """
+
+    def __init__(self, names: Iterable[str], name: str = "metrics") -> None:
+        super().__init__(name=name)
+
+        def zero(key: str, dtype: tf.DType) -> tf.Variable:
+            return tf.Variable(
+                tf.zeros([], dtype), trainable=False, name=f"{name}/{key}"
+            )
+
+        self.totals = {
+            key: zero(key, tf.float64) for key in sorted(names, key=_loss_first)
+        }
+        self.weight = zero(WEIGHT, tf.float64)
+        self.examples = zero(EXAMPLES, tf.int64)
+
+    def update(self, sums: Mapping[str, tf.Tensor]) -> None:
+        """Adds the sums of one global batch, as `weighted_sums` gives them.
+
+        In a replica context the sums must have been all-reduced: each replica adds
+        them to its own copy.
+        """
+        for key, total in self.totals.items():
+            local_assign_add(total, tf.cast(sums[key], tf.float64))
+        local_assign_add(self.weight, tf.cast(sums[WEIGHT], tf.float64))
+        local_assign_add(self.examples, tf.cast(sums[EXAMPLES], tf.int64))
+
+    def result(self) -> dict[str, float]:
+        """Returns name -> weighted mean; NaN when nothing was accumulated."""
+        weight = float(self.weight.numpy())
+        return {
+            key: float(total.numpy()) / weight if weight else float("nan")
+            for key, total in self.totals.items()
+        }
+
+    def reset(self) -> None:
+        """Sets all sums and counts to zero."""
+        for variable in (*self.totals.values(), self.weight, self.examples):
+            variable.assign(tf.zeros([], variable.dtype))
+
+
+def _loss_first(name: str) -> tuple[bool, str]:
+    return name != "loss", name

@@ -1,0 +1,110 @@
+"""Named sets of hyperparameters, and the settings of a run.
+
+    config = Config(epochs=3, batch_size=128)
+    config.as_dict()["epochs"]
+
+`reference` is the tutorial's: LeNet-5 of tanh, mean and sigmoid, Adam at 1e-3, 40
+epochs of batches of 64.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from lenet_tf.errors import UsageError
+from lenet_tf.layers import ACTIVATIONS, Subsample
+from lenet_tf.models import KERNELS
+from lenet_tf.optimizers import OPTIMIZERS
+
+# What may differ when a run is resumed: where things are, how long, and on how many
+# devices; the numbers do not depend on them.
+FREE_ON_RESUME = {
+    "data_dir",
+    "idx_dir",
+    "epochs",
+    "num_replicas",
+    "steps_per_loop",
+    "keep",
+    "save_steps",
+    "save_seconds",
+    "eval_batch_size",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All settings of a training run; the defaults are the reference recipe.
+
+    Attributes:
+      dataset: TFDS name of a dataset of images with integer labels.
+      data_dir: where TFDS keeps datasets; None for its standard directory.
+      idx_dir: a folder with the four IDX files, to prepare the dataset from.
+      validation_examples: how many of the last training examples are held out.
+      activation: see `LeNet5`.
+      subsampling: see `LeNet5`.
+      kernel: see `LeNet5`.
+      num_classes: 0 for the dataset's.
+      channels: 0 for the dataset's.
+      optimizer: "adam" or "sgd".
+      learning_rate: constant.
+      momentum: of "sgd".
+      epochs: passes over the training examples.
+      batch_size: examples in a global batch, over all replicas.
+      eval_batch_size: the same in evaluation.
+      seed: of the initial weights and of the order of examples.
+      num_replicas: "auto" or a number.
+      steps_per_loop: steps in the graph between two looks by Python.
+      save_steps: checkpoint interval in steps; None for the end of epochs only.
+      save_seconds: checkpoint interval in seconds.
+      keep: how many of the latest checkpoints to keep.
+
+    Raises:
+      UsageError: a value is out of its range.
+    """
+
+    dataset: str = "mnist"
+    data_dir: str | None = None
+    idx_dir: str | None = None
+    validation_examples: int = 2000
+    activation: str = "tanh"
+    subsampling: str = "average_sigmoid"
+    kernel: str = "5x5"
+    num_classes: int = 0
+    channels: int = 0
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    momentum: float = 0.9
+    epochs: int = 40
+    batch_size: int = 64
+    eval_batch_size: int = 250
+    seed: int = 0
+    num_replicas: str = "auto"
+    steps_per_loop: int = 100
+    save_steps: int | None = None
+    save_seconds: float | None = 60.0
+    keep: int = 3
+
+    def __post_init__(self) -> None:
+        choices = {
+            "activation": tuple(ACTIVATIONS),
+            "subsampling": Subsample.KINDS,
+            "kernel": KERNELS,
+            "optimizer": tuple(OPTIMIZERS),
+        }
+        for field, allowed in choices.items():
+            value = getattr(self, field)
+            if value not in allowed:
+                raise UsageError(
+                    f"{field} is {value!r}: choose one of {', '.join(allowed)}"
+                )
+        least = {"batch_size": 1, "eval_batch_size": 1, "steps_per_loop": 1, "keep": 1}
+        least |= {"epochs": 0, "validation_examples": 0, "num_classes": 0}
+        for field, minimum in least.items():
+            value = getattr(self, field)
+            if value < minimum:
+                raise UsageError(f"{field} is {value}: it must be at least {minimum}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the settings as JSON values, in the order above."""
+        return dataclasses.asdict(self)

@@ -1,0 +1,200 @@
+"""A whole training run in a workdir: data, model, training, test figures, report.
+
+    result = run(Config(epochs=3), workdir)
+    result["test_accuracy"]
+
+Given the same workdir again it goes on where it stopped, and when the run is complete
+it only reads the result.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import pathlib
+import platform
+from typing import Any
+
+import tensorflow as tf
+from absl import logging
+
+from lenet_tf import checkpoints, datasets, report
+from lenet_tf.actions import at, every_epoch
+from lenet_tf.actions.history import HistoryFile
+from lenet_tf.actions.progress import Progress
+from lenet_tf.distribute import make_strategy
+from lenet_tf.errors import UsageError
+from lenet_tf.models import IMAGE_SIZE, LeNet5
+from lenet_tf.optimizers import OPTIMIZERS, SGD, Optimizer
+from lenet_tf.pipeline import Batches
+from lenet_tf.recipes import FREE_ON_RESUME, Config
+from lenet_tf.trainer import Trainer
+from lenet_tf.workdir import claim, read_json, write_csv, write_json
+
+
+def run(config: Config, workdir: pathlib.Path, resume: bool = True) -> dict[str, Any]:
+    """Trains by a configuration, evaluates the test split once, writes the results.
+
+    Args:
+      config: the settings.
+      workdir: gets config.json, history.csv, result.json, report/, checkpoints/, best/.
+      resume: whether to go on with a run that the workdir holds.
+
+    Returns:
+      What result.json holds.
+
+    Raises:
+      UsageError: a setting, the data or the workdir is not as it must be.
+    """
+    strategy = make_strategy(config.num_replicas)
+    replicas = strategy.num_replicas_in_sync
+    if config.batch_size < replicas:
+        raise UsageError(
+            f"batch_size is {config.batch_size}: it must be at least num_replicas, "
+            f"which is {replicas}"
+        )
+    checkpoint_directory = workdir / "checkpoints"
+    if not resume and checkpoint_directory.exists():
+        raise UsageError(
+            f"workdir {workdir} holds a run already: resume it, or choose another "
+            "--workdir"
+        )
+    splits = load_splits(config)
+    claim(workdir, config.as_dict(), FREE_ON_RESUME)
+    trainer = build_trainer(config, splits, strategy)
+    validation = None
+    if len(splits.validation):
+        validation = as_batches(splits.validation, config.eval_batch_size)
+    history_file = workdir / "history.csv"
+    history = trainer.fit(
+        as_batches(splits.train, config.batch_size, config.seed),
+        epochs=config.epochs,
+        validation=validation,
+        workdir=workdir,
+        resume=resume,
+        save_steps=config.save_steps,
+        save_seconds=config.save_seconds,
+        keep=config.keep,
+        actions=[Progress(), at(every_epoch(), HistoryFile(history_file))],
+    )
+    # A kill between the last checkpoint and its row leaves the file one row short.
+    write_csv(history_file, trainer.record.rows)
+    (workdir / "report").mkdir(exist_ok=True)
+    report.write_curves(history, workdir / "report" / "curves.png")
+    test = trainer.evaluate(as_batches(splits.test, config.eval_batch_size))
+    result = {
+        "test_accuracy": test["accuracy"],
+        "test_loss": test["loss"],
+        "test_examples": test["examples"],
+        "train_examples": len(splits.train),
+        "validation_examples": len(splits.validation),
+        "parameters": count_parameters(trainer.model),
+        "epochs": len(trainer.record.rows),
+        "train_seconds": round(trainer.record.seconds, 3),
+        "replicas": replicas,
+        "versions": _versions(),
+    }
+    write_json(workdir / "result.json", result)
+    return result
+
+
+def evaluate(workdir: pathlib.Path, which: str = "latest") -> dict[str, float]:
+    """Evaluates the test split with the weights that a run has left.
+
+    Args:
+      workdir: of the run.
+      which: "latest", the weights of result.json, or "best".
+
+    Returns:
+      `test_accuracy`, `test_loss` and `test_examples`.
+
+    Raises:
+      UsageError: there is no run, or no checkpoint.
+    """
+    if not (workdir / "config.json").exists():
+        raise UsageError(
+            f"workdir {workdir} holds no run: train one there first, or name another"
+        )
+    config = Config(**read_json(workdir / "config.json"))
+    strategy = make_strategy(1)
+    splits = load_splits(config)
+    trainer = build_trainer(config, splits, strategy)
+    path = checkpoints.find(workdir, which)
+    checkpoints.restore_model(trainer.model, path)
+    logging.info("weights from %s", path)
+    test = trainer.evaluate(as_batches(splits.test, config.eval_batch_size))
+    return {
+        "test_accuracy": test["accuracy"],
+        "test_loss": test["loss"],
+        "test_examples": test["examples"],
+    }
+
+
+def load_splits(config: Config) -> datasets.Splits:
+    """Loads the dataset, and checks that the model takes it."""
+    splits = datasets.load(
+        config.dataset,
+        data_dir=config.data_dir,
+        validation_examples=config.validation_examples,
+        idx_dir=config.idx_dir,
+    )
+    height, width, channels = splits.image_shape
+    if max(height, width) > IMAGE_SIZE:
+        raise UsageError(
+            f"{config.dataset} has images of {height}x{width}: LeNet5 takes at most "
+            f"{IMAGE_SIZE}x{IMAGE_SIZE}"
+        )
+    for field, needed in (("channels", channels), ("num_classes", splits.num_classes)):
+        asked = getattr(config, field)
+        if asked not in (0, needed):
+            raise UsageError(
+                f"{field} is {asked}, but {config.dataset} has {needed}: leave it at 0 "
+                "to take the dataset's"
+            )
+    return splits
+
+
+def build_trainer(
+    config: Config, splits: datasets.Splits, strategy: tf.distribute.Strategy
+) -> Trainer:
+    """Makes model and optimizer in the strategy's scope, and their trainer."""
+    with strategy.scope():
+        model = LeNet5(
+            splits.num_classes,
+            splits.image_shape[2],
+            activation=config.activation,
+            subsampling=config.subsampling,
+            kernel=config.kernel,
+            seed=config.seed,
+        )
+    return Trainer(
+        model,
+        build_optimizer(config),
+        strategy=strategy,
+        steps_per_loop=config.steps_per_loop,
+    )
+
+
+def build_optimizer(config: Config) -> Optimizer:
+    """Makes the optimizer that a configuration names."""
+    if config.optimizer == "sgd":
+        return SGD(config.learning_rate, config.momentum)
+    return OPTIMIZERS[config.optimizer](config.learning_rate)
+
+
+def as_batches(
+    examples: datasets.Examples, batch_size: int, seed: int | None = None
+) -> Batches:
+    """Cuts examples into batches of `image` and `label`."""
+    arrays = {"image": examples.image, "label": examples.label}
+    return Batches(arrays, batch_size, seed=seed)
+
+
+def count_parameters(model: tf.Module) -> int:
+    """Counts the trainable numbers of a model."""
+    return sum(v.shape.num_elements() for v in model.trainable_variables)
+
+
+def _versions() -> dict[str, str]:
+    packages = ("tensorflow", "tensorflow-datasets", "numpy")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), **versions}

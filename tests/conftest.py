@@ -1,0 +1,31 @@
+"""Four logical CPU devices for the whole session: set before TensorFlow starts."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration()] * 4,
+)
+tf.config.threading.set_intra_op_parallelism_threads(1)
+
+
+@pytest.fixture(params=[1, 2, 4], ids="{} replicas".format)
+def strategy(request: pytest.FixtureRequest) -> tf.distribute.Strategy:
+    """A MirroredStrategy of 1, 2 and 4 logical CPU devices."""
+    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(request.param)])
+
+
+@pytest.fixture(scope="session")
+def digits() -> dict[str, np.ndarray]:
+    """103 random images and labels, of MNIST's shapes."""
+    rng = np.random.default_rng(0)
+    return {
+        "image": rng.integers(0, 256, [103, 28, 28, 1], np.uint8),
+        "label": rng.integers(0, 10, [103], np.int32),
+    }
