@@ -1,0 +1,137 @@
+"""What the programs share: flags, errors of one line, exit status, log.
+
+    with _cli.group("Data"):
+        flags.DEFINE_string("dataset", "mnist", "TFDS name.")
+
+    if __name__ == "__main__":
+        _cli.run(main)
+
+Exit status: 0, or what `main` returns; 1 for a `UsageError`; 2 for a wrong flag; 130
+for Ctrl-C. Any other exception is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging as python_logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+
+from absl import flags, logging
+
+
+@contextlib.contextmanager
+def _held_back_stderr() -> Iterator[None]:
+    """Keeps what C++ writes to stderr, and shows it only if the context fails.
+
+    TensorFlow's start-up notices come before its log level is in force, so
+    TF_CPP_MIN_LOG_LEVEL does not reach them.
+    """
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            kept.seek(0)
+            os.write(stderr, kept.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+    import tensorflow as tf
+else:
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    with _held_back_stderr():
+        import tensorflow as tf
+
+from lenet_tf.errors import UsageError  # noqa: E402
+
+_HELP = frozenset(f"{dash}{name}" for dash in ("-", "--") for name in ("help", "h"))
+_groups: dict[str, list[str]] = {}
+
+
+@contextlib.contextmanager
+def group(title: str) -> Iterator[None]:
+    """Puts the flags that are defined in the context under a title of `--help`."""
+    before = set(flags.FLAGS)
+    yield
+    # In the order of definition, which a set would lose.
+    _groups[title] = [name for name in flags.FLAGS if name not in before]
+
+
+def run(main: Callable[[list[str]], int | None]) -> None:
+    """Parses the flags, calls `main` with the program's name, and exits."""
+    try:
+        _parse(sys.argv)
+        _log_to_stderr()
+        status = main(sys.argv[:1])
+    except flags.Error as error:
+        status = _fail(error, 2)
+    except UsageError as error:
+        status = _fail(error, 1)
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status)
+
+
+def _parse(argv: list[str]) -> None:
+    if _HELP & set(argv[1:]):
+        print((sys.modules["__main__"].__doc__ or "").strip())
+        print(_help_text())
+        sys.exit(0)
+    try:
+        rest = flags.FLAGS(argv)[1:]
+    except flags.Error as error:
+        raise flags.Error(" ".join(str(error).split())) from error
+    if rest:
+        raise flags.Error(
+            f"{' '.join(rest)!r} is not a flag: flags are --name=value, see --help"
+        )
+
+
+def _help_text() -> str:
+    """Lists the program's flags by group, each with its values and default."""
+    if not _groups:
+        return flags.FLAGS.main_module_help()
+    lines = []
+    for title, names in _groups.items():
+        lines += ["", f"{title}:"]
+        for name in names:
+            flag = flags.FLAGS[name]
+            usage = f"--[no]{name}" if flag.boolean else f"--{name}"
+            lines.append(f"  {usage}")
+            default = "" if flag.default is None else f" (default {flag.default})"
+            lines.append(flags.text_wrap(flag.help + default, 80, indent="      "))
+    return "\n".join(lines)
+
+
+def _fail(error: Exception, status: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return status
+
+
+def _log_to_stderr() -> None:
+    logging.use_absl_handler()
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.INFO)
+    handler = logging.get_absl_handler()
+    handler.setFormatter(
+        python_logging.Formatter("%(levelname).1s %(asctime)s %(message)s", "%H:%M:%S")
+    )
+    handler.addFilter(_is_ours_or_serious)
+    tf.get_logger().setLevel(python_logging.WARNING)
+
+
+def _is_ours_or_serious(record: python_logging.LogRecord) -> bool:
+    """TFDS logs through absl as well, and at length."""
+    return (
+        record.levelno >= python_logging.WARNING
+        or "tensorflow_datasets" not in record.pathname
+    )
