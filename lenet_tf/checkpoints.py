@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -116,7 +117,7 @@ class BestCheckpoints:
     ) -> None:
         if mode not in ("max", "min") or keep < 1:
             raise CheckpointError(
-                f"mode is {mode!r} and keep is {keep}: give 'max' or 'min', and 1 or more"
+                f"mode is {mode!r}, keep is {keep}: give 'max' or 'min', and 1 or more"
             )
         self._checkpoint, self.directory = checkpoint, directory
         self.metric, self._sign, self._keep = metric, 1 if mode == "max" else -1, keep
@@ -170,12 +171,7 @@ def restore(checkpoint: tf.train.Checkpoint, path: str) -> None:
     Raises:
       CheckpointError: it lacks a variable of the program, or the program one of its.
     """
-    try:
-        checkpoint.read(path).assert_consumed()
-    except (AssertionError, tf.errors.OpError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} does not fit this program: {str(error).splitlines()[0]}"
-        ) from error
+    _matched(lambda: checkpoint.restore(path), path, "assert_consumed")
 
 
 def restore_model(model: tf.Module, path: str) -> None:
@@ -184,13 +180,21 @@ def restore_model(model: tf.Module, path: str) -> None:
     Raises:
       CheckpointError: the checkpoint lacks one of its variables.
     """
+    checkpoint = tf.train.Checkpoint(model=model)
+    _matched(lambda: checkpoint.read(path), path, "assert_existing_objects_matched")
+
+
+def _matched(restore: Callable[[], Any], path: str, assertion: str) -> None:
+    status = None
     try:
-        status = tf.train.Checkpoint(model=model).read(path)
-        status.assert_existing_objects_matched().expect_partial()
+        status = restore()
+        getattr(status, assertion)()
     except (AssertionError, tf.errors.OpError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} does not fit this model: {str(error).splitlines()[0]}"
-        ) from error
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path} does not fit this program: {reason}") from error
+    finally:
+        if status is not None:
+            status.expect_partial()  # what is missing has been said, once
 
 
 def find(workdir: pathlib.Path, which: str = "latest") -> str:

@@ -45,7 +45,7 @@ def glorot_uniform(shape: Sequence[int], seed: Seed) -> tf.Tensor:
 
 
 class Conv2D(tf.Module):
-    """Convolution with stride 1 and no padding: [B, H, W, in] -> [B, H-k+1, W-k+1, out].
+    """Convolution, stride 1, no padding: [B, H, W, in] -> [B, H-k+1, W-k+1, out].
 
     Attributes:
       w: float32 kernel [size, size, channels, filters] (HWIO).
@@ -61,9 +61,9 @@ class Conv2D(tf.Module):
         self.b = tf.Variable(tf.zeros([filters]), name=f"{name}/b")
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        return tf.nn.bias_add(
-            tf.nn.conv2d(x, self.w, strides=1, padding="VALID"), self.b
-        )
+        """Convolves float32 maps [B, H, W, channels]."""
+        maps = tf.nn.conv2d(x, self.w, strides=1, padding="VALID")
+        return tf.nn.bias_add(maps, self.b)
 
 
 class Dense(tf.Module):
@@ -82,6 +82,7 @@ class Dense(tf.Module):
         self.b = tf.Variable(tf.zeros([outputs]), name=f"{name}/b")
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        """Maps float32 features [B, in]."""
         return tf.nn.bias_add(tf.matmul(x, self.w), self.b)
 
 
@@ -100,6 +101,7 @@ class Subsample(tf.Module):
         self.kind = kind
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        """Subsamples float32 maps; an odd last row or column is left out."""
         if self.kind == "max":
             return tf.nn.max_pool2d(x, 2, 2, "VALID")
         mean = tf.nn.avg_pool2d(x, 2, 2, "VALID")

@@ -49,6 +49,7 @@ class Convolution(tf.Module):
             ]
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        """Convolves float32 maps [B, H, W, channels]."""
         for conv in self.convs:
             x = self.activation(conv(x))
         return x
@@ -133,14 +134,14 @@ class LeNet5(tf.Module):
         return self.output(self.activation(self.f6(x)))
 
     def predict(self, images: tf.Tensor) -> tf.Tensor:
-        """Computes softmax probabilities [B, num_classes] of images as in `__call__`."""
+        """Computes probabilities [B, num_classes] (softmax) of images as in a call."""
         return tf.nn.softmax(self(images))
 
     @property
     def trainable_variables(self) -> tuple[tf.Variable, ...]:
         """Kernel and bias of each layer, from the input to the logits."""
         convs = [*self.c1.convs, *self.c3.convs, *self.c5.convs]
-        layers = [*convs, self.f6, self.output]
+        layers: list[Conv2D | Dense] = [*convs, self.f6, self.output]
         return tuple(v for layer in layers for v in (layer.w, layer.b))
 
 

@@ -12,14 +12,14 @@ the two together.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from lenet_tf.distribute import local_handle
 from lenet_tf.errors import UsageError
 
-LearningRate = Union[float, Callable[[tf.Tensor], tf.Tensor]]
+LearningRate = float | Callable[[tf.Tensor], tf.Tensor]
 
 
 class AdamState(NamedTuple):
@@ -113,7 +113,7 @@ class Optimizer(tf.Module):
             }
 
     def rate(self, step: tf.Tensor) -> tf.Tensor:
-        """Returns the learning rate at a step (int64 scalar, from 0), float32 scalar."""
+        """Returns the learning rate (float32 scalar) at a step, from 0."""
         if callable(self.learning_rate):
             return tf.cast(self.learning_rate(step), tf.float32)
         return tf.constant(self.learning_rate, tf.float32)
@@ -213,7 +213,7 @@ class Adam(Optimizer):
             )
 
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "sgd": SGD}
+OPTIMIZERS = ("adam", "sgd")
 
 
 def _slot(variable: tf.Variable, slot: str) -> tf.Variable:

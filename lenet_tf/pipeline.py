@@ -15,7 +15,7 @@ same batches as having come there from step 0.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Union
+from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -24,7 +24,7 @@ from lenet_tf.errors import UsageError
 
 Block = dict[str, tf.Tensor]
 Arrays = Mapping[str, np.ndarray]
-Source = Union[Arrays, tf.data.Dataset, Callable[[int], tf.data.Dataset]]
+Source: TypeAlias = Arrays | tf.data.Dataset | Callable[[int], tf.data.Dataset]
 
 IMAGE_SIZE = 32
 PADDING = -1
@@ -167,6 +167,7 @@ class Batches:
         self, start_epoch: int, first_step: int, rows: int, steps: int, epochs: int
     ) -> tf.data.Dataset:
         assert self._resident is not None
+        resident = self._resident
         padded = self.steps_per_epoch * self.batch_size
 
         def batches_of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -182,9 +183,7 @@ class Batches:
             return tf.data.Dataset.from_tensor_slices(index[first:]).batch(steps)
 
         def gather(index: tf.Tensor) -> Block:
-            block = {
-                k: tf.gather(v, tf.maximum(index, 0)) for k, v in self._resident.items()
-            }
+            block = {k: tf.gather(v, tf.maximum(index, 0)) for k, v in resident.items()}
             return _weighted(block, tf.cast(index != PADDING, tf.float32))
 
         dataset = tf.data.Dataset.range(start_epoch, start_epoch + epochs)

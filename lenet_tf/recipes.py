@@ -90,7 +90,7 @@ class Config:
             "activation": tuple(ACTIVATIONS),
             "subsampling": Subsample.KINDS,
             "kernel": KERNELS,
-            "optimizer": tuple(OPTIMIZERS),
+            "optimizer": OPTIMIZERS,
         }
         for field, allowed in choices.items():
             value = getattr(self, field)

@@ -24,7 +24,7 @@ from lenet_tf.actions.progress import Progress
 from lenet_tf.distribute import make_strategy
 from lenet_tf.errors import UsageError
 from lenet_tf.models import IMAGE_SIZE, LeNet5
-from lenet_tf.optimizers import OPTIMIZERS, SGD, Optimizer
+from lenet_tf.optimizers import SGD, Adam, Optimizer
 from lenet_tf.pipeline import Batches
 from lenet_tf.recipes import FREE_ON_RESUME, Config
 from lenet_tf.trainer import Trainer
@@ -178,7 +178,7 @@ def build_optimizer(config: Config) -> Optimizer:
     """Makes the optimizer that a configuration names."""
     if config.optimizer == "sgd":
         return SGD(config.learning_rate, config.momentum)
-    return OPTIMIZERS[config.optimizer](config.learning_rate)
+    return Adam(config.learning_rate)
 
 
 def as_batches(

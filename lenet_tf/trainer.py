@@ -79,6 +79,7 @@ class Trainer:
             optimizer.build(variables)
         self.metrics: Accumulators | None = None
         self._train_loop: Any = None
+        self._train_spec: dict[str, tf.TensorSpec] = {}
         self._eval: dict[Any, tuple[Any, Accumulators]] = {}
 
     def fit(

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import logging as python_logging
 import os
+import pathlib
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -51,6 +52,9 @@ else:
     with _held_back_stderr():
         import tensorflow as tf
 
+        tf.config.list_physical_devices()
+
+import lenet_tf  # noqa: E402
 from lenet_tf.errors import UsageError  # noqa: E402
 
 _HELP = frozenset(f"{dash}{name}" for dash in ("-", "--") for name in ("help", "h"))
@@ -127,11 +131,13 @@ def _log_to_stderr() -> None:
     )
     handler.addFilter(_is_ours_or_serious)
     tf.get_logger().setLevel(python_logging.WARNING)
+    tf.get_logger().handlers.clear()  # absl's handler has it already
 
 
 def _is_ours_or_serious(record: python_logging.LogRecord) -> bool:
-    """TFDS logs through absl as well, and at length."""
+    """TensorFlow and TFDS log through absl as well, and at length."""
+    ours = pathlib.Path(lenet_tf.__file__).parent
     return (
         record.levelno >= python_logging.WARNING
-        or "tensorflow_datasets" not in record.pathname
+        or ours in pathlib.Path(record.pathname).parents
     )

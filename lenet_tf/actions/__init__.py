@@ -67,7 +67,7 @@ def every_steps(steps: int) -> When:
     def when(moment: Moment) -> bool:
         nonlocal last
         interval = moment.step // steps
-        due = last is not None and interval > last or moment.step % steps == 0
+        due = moment.step % steps == 0 or (last is not None and interval > last)
         last = interval
         return due
 

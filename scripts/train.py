@@ -1,0 +1,165 @@
+"""Trains LeNet-5, evaluates the test split once, and leaves it all in the workdir.
+
+    python scripts/train.py
+    python scripts/train.py --dataset=fashion_mnist --epochs=10 --workdir=runs/fashion
+
+The defaults are the reference recipe on MNIST. The same command again goes on where a
+stopped run was, in the middle of an epoch too.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import _cli
+from absl import flags
+
+from lenet_tf.layers import ACTIVATIONS, Subsample
+from lenet_tf.models import KERNELS
+from lenet_tf.optimizers import OPTIMIZERS
+from lenet_tf.recipes import Config
+from lenet_tf.run import run
+
+_DEFAULTS = Config()
+
+with _cli.group("Data"):
+    flags.DEFINE_string(
+        "dataset",
+        _DEFAULTS.dataset,
+        "TFDS name of a dataset of images with integer labels: mnist, fashion_mnist, "
+        "kmnist, emnist/letters ...",
+    )
+    flags.DEFINE_string(
+        "data_dir", None, "Where TFDS keeps datasets; its standard directory if unset."
+    )
+    flags.DEFINE_string(
+        "idx_dir",
+        None,
+        "A folder with the four IDX files, to prepare the dataset from.",
+    )
+    flags.DEFINE_integer(
+        "validation_examples",
+        _DEFAULTS.validation_examples,
+        "How many of the last training examples are held out.",
+        lower_bound=0,
+    )
+
+with _cli.group("Model"):
+    flags.DEFINE_enum(
+        "activation", _DEFAULTS.activation, list(ACTIVATIONS), "Non-linearity."
+    )
+    flags.DEFINE_enum(
+        "subsampling",
+        _DEFAULTS.subsampling,
+        list(Subsample.KINDS),
+        "How 2x2 windows become one value.",
+    )
+    flags.DEFINE_enum(
+        "kernel",
+        _DEFAULTS.kernel,
+        list(KERNELS),
+        "One 5x5 kernel a convolution, or two stacked 3x3.",
+    )
+    flags.DEFINE_integer(
+        "num_classes", _DEFAULTS.num_classes, "0 for the dataset's.", lower_bound=0
+    )
+    flags.DEFINE_integer(
+        "channels", _DEFAULTS.channels, "Of the images; 0 for theirs.", lower_bound=0
+    )
+
+with _cli.group("Training"):
+    flags.DEFINE_enum("optimizer", _DEFAULTS.optimizer, list(OPTIMIZERS), "Which.")
+    flags.DEFINE_float("learning_rate", _DEFAULTS.learning_rate, "Step size.")
+    flags.DEFINE_float(
+        "momentum",
+        _DEFAULTS.momentum,
+        "Of sgd.",
+        lower_bound=0.0,
+        upper_bound=1.0,
+    )
+    flags.DEFINE_integer(
+        "epochs", _DEFAULTS.epochs, "Passes over the training examples.", lower_bound=0
+    )
+    flags.DEFINE_integer(
+        "batch_size",
+        _DEFAULTS.batch_size,
+        "Examples in a global batch, over all replicas.",
+        lower_bound=1,
+    )
+    flags.DEFINE_integer(
+        "eval_batch_size",
+        _DEFAULTS.eval_batch_size,
+        "The same in evaluation.",
+        lower_bound=1,
+    )
+    flags.DEFINE_integer(
+        "seed", _DEFAULTS.seed, "Of the initial weights and the order of examples."
+    )
+
+with _cli.group("Devices"):
+    flags.DEFINE_string(
+        "num_replicas",
+        _DEFAULTS.num_replicas,
+        "How many GPUs, or CPU cores where there is no GPU; auto takes all.",
+    )
+    flags.DEFINE_integer(
+        "steps_per_loop",
+        _DEFAULTS.steps_per_loop,
+        "Steps in the graph between two looks by Python.",
+        lower_bound=1,
+    )
+
+with _cli.group("Run directory"):
+    _WORKDIR = flags.DEFINE_string("workdir", "runs/mnist", "Where the run is kept.")
+    _RESUME = flags.DEFINE_bool(
+        "resume", True, "Go on with the run that the workdir holds."
+    )
+    flags.DEFINE_integer(
+        "save_steps",
+        _DEFAULTS.save_steps,
+        "Checkpoint at the first loop end in each so many steps; each epoch's end is "
+        "saved anyway.",
+        lower_bound=1,
+    )
+    flags.DEFINE_float(
+        "save_seconds",
+        _DEFAULTS.save_seconds,
+        "Checkpoint at the first loop end after so many seconds.",
+        lower_bound=0.0,
+    )
+    flags.DEFINE_integer(
+        "keep", _DEFAULTS.keep, "How many of the latest checkpoints to keep.", 1
+    )
+
+flags.register_validator(
+    "learning_rate", lambda rate: rate > 0, "--learning_rate must be above 0"
+)
+flags.register_validator(
+    "momentum", lambda momentum: momentum < 1, "--momentum must be below 1"
+)
+flags.register_validator(
+    "num_replicas",
+    lambda text: text == "auto" or (text.isdecimal() and int(text) > 0),
+    "--num_replicas must be a number above 0, or auto",
+)
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    settings: dict[str, Any] = {
+        name: flags.FLAGS[name].value for name in _DEFAULTS.as_dict()
+    }
+    config = Config(**settings)
+    workdir = pathlib.Path(_WORKDIR.value)
+    result = run(config, workdir, resume=_RESUME.value)
+    print(
+        f"test accuracy {result['test_accuracy']:.2%}, test loss "
+        f"{result['test_loss']:.4f}, {result['test_examples']:,} test examples, "
+        f"{result['parameters']:,} parameters, {result['train_seconds']:.0f} s of "
+        f"training on {result['replicas']} replicas; see {workdir}"
+    )
+
+
+if __name__ == "__main__":
+    _cli.run(main)
