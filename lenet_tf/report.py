@@ -35,9 +35,8 @@ def write_curves(history: Mapping[str, Sequence[float]], path: pathlib.Path) -> 
             absent). Each may be absent, or empty; other keys are ignored.
         path: The PNG to write. Its directory is made where it is missing.
     """
-    # Matplotlib takes most of a second to import, which a run that draws nothing
-    # should not pay. The canvas is made by hand: pyplot would keep global state and
-    # choose a backend for the whole process.
+    # Imported here, for a run that draws nothing need not wait for it. The canvas is
+    # made by hand: pyplot would keep global state and choose a backend for all.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
