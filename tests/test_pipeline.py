@@ -267,7 +267,7 @@ def test_an_endless_dataset_is_refused() -> None:
 
 def test_a_dataset_of_pairs_is_refused_with_the_map_that_mends_it() -> None:
     pairs = tf.data.Dataset.from_tensor_slices((ARRAYS["image"], ARRAYS["id"]))
-    with pytest.raises(UsageError, match='dataset.map.*"image": x, "label": y'):
+    with pytest.raises(UsageError, match=r'dataset\.map.*"image": x, "label": y'):
         Batches(pairs, 8)
 
 
