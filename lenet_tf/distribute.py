@@ -42,9 +42,14 @@ def make_strategy(num_replicas: int | str = "auto") -> tf.distribute.MirroredStr
             f"num_replicas is {count}: this machine has {available} {kind} "
             f"device{'s' if available > 1 else ''}; ask for at most that many, or auto"
         )
-    if not gpus:
-        _split_cpu(count)
-    return tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(count)])
+    devices = [f"{kind}:{i}" for i in range(count)]
+    if gpus:
+        return tf.distribute.MirroredStrategy(devices)
+    _split_cpu(count)
+    # The default for CPU devices are collective ops, whose state is the process's: one
+    # error, or a second strategy of another size, and no collective works any more.
+    reduction = tf.distribute.ReductionToOneDevice()
+    return tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction)
 
 
 def all_reduce_sum(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:

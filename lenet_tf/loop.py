@@ -102,10 +102,16 @@ def make_loop(
             }
         step(share)
 
-    @tf.function(input_signature=[dict(spec)])
+    # Without AutoGraph, which would wrap an error's one line in a page. A forward
+    # function that wants it decorates itself with tf.function.
+    @tf.function(input_signature=[dict(spec)], autograph=False)
     def loop(block: Batch) -> None:
-        for i in tf.range(tf.shape(block["weight"])[0]):
+        def body(i: tf.Tensor) -> list[tf.Tensor]:
             strategy.run(replica_step, args=(block, i))
+            return [i + 1]
+
+        steps = tf.shape(block["weight"])[0]
+        tf.while_loop(lambda i: i < steps, body, [tf.constant(0)])
 
     return loop
 
@@ -129,9 +135,10 @@ def value_names(
     rows = [tf.TensorSpec(s.shape[1:], s.dtype) for s in spec.values()]
     batch_size = rows[0].shape[0]
     traced = tf.function(
-        lambda *values: forward(model, dict(zip(spec, values, strict=True)), True)
-    ).get_concrete_function(*rows)
-    outputs = traced.structured_outputs
+        lambda *values: forward(model, dict(zip(spec, values, strict=True)), True),
+        autograph=False,
+    )
+    outputs = traced.get_concrete_function(*rows).structured_outputs
     if not isinstance(outputs, Mapping) or "loss" not in outputs:
         raise UsageError(
             f"forward returned {outputs}: return a dict of [batch] values with 'loss'"

@@ -122,6 +122,7 @@ class LeNet5(tf.Module):
           UsageError: the images are of another shape.
         """
         del training
+        images = tf.convert_to_tensor(images)
         expected = (IMAGE_SIZE, IMAGE_SIZE, self.channels)
         if images.shape.rank != 4 or tuple(images.shape[1:]) != expected:
             raise UsageError(

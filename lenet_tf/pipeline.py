@@ -44,6 +44,7 @@ def standardize(images: tf.Tensor) -> tf.Tensor:
     Raises:
       UsageError: the images are larger.
     """
+    images = tf.convert_to_tensor(images)
     height, width = images.shape[1], images.shape[2]
     if height > IMAGE_SIZE or width > IMAGE_SIZE:
         raise UsageError(

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from lenet_tf.distribute import make_strategy
+
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
     [tf.config.LogicalDeviceConfiguration()] * 4,
@@ -18,7 +20,7 @@ tf.config.threading.set_intra_op_parallelism_threads(1)
 @pytest.fixture(params=[1, 2, 4], ids="{} replicas".format)
 def strategy(request: pytest.FixtureRequest) -> tf.distribute.Strategy:
     """A MirroredStrategy of 1, 2 and 4 logical CPU devices."""
-    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(request.param)])
+    return make_strategy(request.param)
 
 
 @pytest.fixture(scope="session")
