@@ -115,7 +115,7 @@ def evaluate(workdir: pathlib.Path, which: str = "latest") -> dict[str, float]:
             f"workdir {workdir} holds no run: train one there first, or name another"
         )
     config = Config(**read_json(workdir / "config.json"))
-    strategy = make_strategy(1)
+    strategy = make_strategy()
     splits = load_splits(config)
     trainer = build_trainer(config, splits, strategy)
     path = checkpoints.find(workdir, which)

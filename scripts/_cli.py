@@ -45,14 +45,12 @@ def _held_back_stderr() -> Iterator[None]:
             os.close(stderr)
 
 
-if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+# TF_CPP_MIN_LOG_LEVEL=0 shows all there is to see.
+_quiet = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2") != "0"
+with _held_back_stderr() if _quiet else contextlib.nullcontext():
     import tensorflow as tf
-else:
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-    with _held_back_stderr():
-        import tensorflow as tf
 
-        tf.config.list_physical_devices()
+    tf.config.list_physical_devices()
 
 import lenet_tf  # noqa: E402
 from lenet_tf.errors import UsageError  # noqa: E402
@@ -129,15 +127,17 @@ def _log_to_stderr() -> None:
     handler.setFormatter(
         python_logging.Formatter("%(levelname).1s %(asctime)s %(message)s", "%H:%M:%S")
     )
-    handler.addFilter(_is_ours_or_serious)
+    handler.addFilter(_is_for_the_user)
     tf.get_logger().setLevel(python_logging.WARNING)
     tf.get_logger().handlers.clear()  # absl's handler has it already
 
 
-def _is_ours_or_serious(record: python_logging.LogRecord) -> bool:
-    """TensorFlow and TFDS log through absl as well, and at length."""
-    ours = pathlib.Path(lenet_tf.__file__).parent
-    return (
-        record.levelno >= python_logging.WARNING
-        or ours in pathlib.Path(record.pathname).parents
-    )
+def _is_for_the_user(record: python_logging.LogRecord) -> bool:
+    """TensorFlow and TFDS log through absl too: their notices, and TFDS's of its own
+    deprecations, are not for the user of a program.
+    """
+    path = pathlib.Path(record.pathname)
+    if pathlib.Path(lenet_tf.__file__).parent in path.parents:
+        return True
+    quiet = "tensorflow_datasets" in path.parts
+    return record.levelno >= (python_logging.ERROR if quiet else python_logging.WARNING)

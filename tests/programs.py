@@ -1,0 +1,105 @@
+"""Runs the programs in processes of their own, without importing TensorFlow each time.
+
+A server imports TensorFlow once and forks for each program: real processes, with real
+signals and exit status, that start in a moment. TensorFlow itself starts after the
+fork, so each process sets its own devices.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import pathlib
+import runpy
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+
+SCRIPTS = pathlib.Path(__file__).parent.parent / "scripts"
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["tensorflow", "tensorflow_datasets", "lenet_tf"])
+
+
+@dataclasses.dataclass
+class Finished:
+    """How a program ended, and what it said."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+class Program:
+    """A script of `scripts/` that runs in a process of its own.
+
+    Args:
+      script: its name, such as "train.py".
+      flags: its arguments.
+      environment: variables to set for it.
+    """
+
+    def __init__(
+        self,
+        script: str,
+        *flags: str,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._output = tempfile.TemporaryDirectory()
+        self._process = _context.Process(
+            target=_run,
+            args=(
+                str(SCRIPTS / script),
+                list(flags),
+                dict(environment or {}),
+                self._output.name,
+            ),
+        )
+        self._process.start()
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._process.is_alive()
+
+    def said(self, stream: str = "stderr") -> str:
+        """What it has written so far."""
+        path = pathlib.Path(self._output.name, stream)
+        return path.read_text() if path.exists() else ""
+
+    def wait(self, timeout: float = 120) -> Finished:
+        """Waits for its end; kills it and fails when that does not come."""
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            self._process.kill()
+            self._process.join()
+            raise AssertionError(f"still running after {timeout} s: {self.said()}")
+        finished = Finished(
+            self._process.exitcode, self.said("stdout"), self.said("stderr")
+        )
+        self._output.cleanup()
+        return finished
+
+
+def run(script: str, *flags: str, **options: Mapping[str, str]) -> Finished:
+    """Runs a program to its end."""
+    return Program(script, *flags, **options).wait()
+
+
+def _run(
+    script: str, flags: Sequence[str], environment: Mapping[str, str], output: str
+) -> None:
+    for fd, name in ((1, "stdout"), (2, "stderr")):
+        file = os.open(os.path.join(output, name), os.O_WRONLY | os.O_CREAT)
+        os.dup2(file, fd)
+        os.close(file)
+    os.environ.update(environment)
+    sys.argv = [script, *flags]
+    sys.path.insert(0, os.path.dirname(script))
+    runpy.run_path(script, run_name="__main__")
