@@ -119,6 +119,7 @@ class BestCheckpoints:
             raise CheckpointError(
                 f"mode is {mode!r}, keep is {keep}: give 'max' or 'min', and 1 or more"
             )
+        _ = checkpoint.save_counter  # made now, so that it is in what is written here
         self._checkpoint, self.directory = checkpoint, directory
         self.metric, self._sign, self._keep = metric, 1 if mode == "max" else -1, keep
 
@@ -189,7 +190,7 @@ def _matched(restore: Callable[[], Any], path: str, assertion: str) -> None:
     try:
         status = restore()
         getattr(status, assertion)()
-    except (AssertionError, tf.errors.OpError, ValueError) as error:
+    except (AssertionError, IndexError, ValueError, tf.errors.OpError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path} does not fit this program: {reason}") from error
     finally:
@@ -212,8 +213,10 @@ def find(workdir: pathlib.Path, which: str = "latest") -> str:
     """
     if which == "best":
         path = BestCheckpoints(tf.train.Checkpoint(), workdir / "best", "").path()
-    else:
+    elif which == "latest":
         path = tf.train.latest_checkpoint(str(workdir / "checkpoints"))
+    else:
+        raise CheckpointError(f"which is {which!r}: choose 'latest' or 'best'")
     if path is None:
         raise CheckpointError(
             f"workdir {workdir} has no {which} checkpoint: train first"

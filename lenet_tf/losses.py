@@ -30,6 +30,7 @@ def softmax_cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     Returns:
       float [B].
     """
+    labels = tf.cast(labels, tf.int32)
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
 
 

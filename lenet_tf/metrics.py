@@ -23,8 +23,8 @@ EXAMPLES = "examples"
 
 def correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Returns 1.0 where the largest of logits [B, C] is at label [B], else 0.0: [B]."""
-    predicted = tf.argmax(logits, axis=-1, output_type=labels.dtype)
-    return tf.cast(tf.equal(predicted, labels), tf.float32)
+    predicted = tf.argmax(logits, axis=-1, output_type=tf.int32)
+    return tf.cast(tf.equal(predicted, tf.cast(labels, tf.int32)), tf.float32)
 
 
 def weighted_sums(

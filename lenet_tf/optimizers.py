@@ -105,12 +105,13 @@ class Optimizer(tf.Module):
         self.slots: dict[str, list[tf.Variable]] = {}
 
     def build(self, variables: Sequence[tf.Variable]) -> None:
-        """Makes the slots, zeros of the variables' shapes; again is without effect."""
-        if not self.slots:
-            self.slots = {
-                slot: [_slot(variable, slot) for variable in variables]
-                for slot in self.slot_names
-            }
+        """Makes the slots, zeros of the variables' shapes; once."""
+        if self.slots:
+            raise UsageError(f"{self.name} has its slots already: make another one")
+        self.slots = {
+            slot: [_slot(variable, slot) for variable in variables]
+            for slot in self.slot_names
+        }
 
     def rate(self, step: tf.Tensor) -> tf.Tensor:
         """Returns the learning rate (float32 scalar) at a step, from 0."""

@@ -28,6 +28,7 @@ Source: TypeAlias = Arrays | tf.data.Dataset | Callable[[int], tf.data.Dataset]
 
 IMAGE_SIZE = 32
 PADDING = -1
+FOR_EVER = 2**62
 
 
 def standardize(images: tf.Tensor) -> tf.Tensor:
@@ -94,6 +95,11 @@ class Batches:
             self.examples = _common_length(source)
             with tf.device("CPU:0"):
                 self._resident = {k: tf.constant(v) for k, v in source.items()}
+        elif not callable(source) and not isinstance(source, tf.data.Dataset):
+            raise UsageError(
+                f"the source is a {type(source).__name__}: give a dict of arrays, a "
+                "tf.data.Dataset of dicts, or a function of the epoch that returns one"
+            )
         else:
             if seed is not None:
                 raise UsageError(
@@ -153,7 +159,8 @@ class Batches:
         """
         if self._resident is not None:
             start = divmod(start_step, self.steps_per_epoch)
-            count = -1 if epochs is None else max(0, epochs - start[0])
+            last = FOR_EVER if epochs is None else epochs
+            count = max(0, last - start[0])
             key = (*start, self.rows(replicas), steps_per_loop, count)
             if key not in self._datasets:  # evaluation comes back every epoch
                 self._datasets[key] = self._resident_dataset(*key)
@@ -161,7 +168,14 @@ class Batches:
             return
         epoch, first = divmod(start_step, self.steps_per_epoch)
         while epochs is None or epoch < epochs:
-            yield from self._streamed_dataset(epoch, first, replicas, steps_per_loop)
+            dataset = self._streamed_dataset(epoch, first, replicas, steps_per_loop)
+            try:
+                yield from dataset
+            except tf.errors.FailedPreconditionError as error:
+                raise UsageError(
+                    f"epoch {epoch} of the dataset has not the {self.examples} "
+                    "examples it is said to have: give their number as examples="
+                ) from error
             epoch, first = epoch + 1, 0
 
     def _resident_dataset(
@@ -209,8 +223,10 @@ class Batches:
             )
 
         dataset = self._stream(epoch).skip(first_step * self.batch_size)
-        batched = dataset.batch(self.batch_size).map(pad).batch(steps)
-        return batched.take(-(-self.steps_per_epoch // steps)).prefetch(2)
+        # Too few or too many of them is an error of its own, not a wrong epoch.
+        left = self.examples - first_step * self.batch_size
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(left))
+        return dataset.batch(self.batch_size).map(pad).batch(steps).prefetch(2)
 
 
 def epoch_order(examples: int, seed: int | None, epoch: tf.Tensor) -> tf.Tensor:
@@ -233,10 +249,12 @@ def _weighted(block: Block, real: tf.Tensor) -> Block:
 
 
 def _common_length(arrays: Arrays) -> int:
-    lengths = {name: len(array) for name, array in arrays.items()}
-    if len(set(lengths.values())) != 1:
-        raise UsageError(f"the arrays have lengths {lengths}: they must be equal")
-    return next(iter(lengths.values()))
+    lengths = {
+        name: len(array) if np.ndim(array) else "none" for name, array in arrays.items()
+    }
+    if len(set(lengths.values())) != 1 or "none" in lengths.values():
+        raise UsageError(f"the arrays have lengths {lengths}: give one or more, equal")
+    return int(next(iter(lengths.values())))
 
 
 def _dataset_length(dataset: tf.data.Dataset, examples: int | None) -> int:
@@ -246,8 +264,10 @@ def _dataset_length(dataset: tf.data.Dataset, examples: int | None) -> int:
             'as in dataset.map(lambda x, y: {"image": x, "label": y})'
         )
     known = int(dataset.cardinality())
-    if examples is not None:
+    if examples is not None and known in (examples, tf.data.UNKNOWN_CARDINALITY):
         return examples
+    if examples is not None:
+        raise UsageError(f"examples is {examples}, but the dataset has {known}")
     if known < 0:
         raise UsageError(
             "the dataset has no known length: pass examples=N, or apply "

@@ -74,7 +74,7 @@ def run(config: Config, workdir: pathlib.Path, resume: bool = True) -> dict[str,
         save_steps=config.save_steps,
         save_seconds=config.save_seconds,
         keep=config.keep,
-        actions=[Progress(), at(every_epoch(), HistoryFile(history_file))],
+        actions=[Progress(logging.info), at(every_epoch(), HistoryFile(history_file))],
     )
     # A kill between the last checkpoint and its row leaves the file one row short.
     write_csv(history_file, trainer.record.rows)

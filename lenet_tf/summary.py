@@ -23,7 +23,7 @@ def summary(model: Any, input_shape: Sequence[int]) -> str:
 
     Args:
       model: a callable `tf.Module`; its layers are the callable modules that are its
-        attributes.
+        attributes, or in lists and dicts that are.
       input_shape: of one example, without the batch axis, as in [32, 32, 1].
 
     Returns:
@@ -41,7 +41,8 @@ def summary(model: Any, input_shape: Sequence[int]) -> str:
             (f"{layer.name} ({type(layer).__name__})", str(shape), f"{count:,}")
         )
 
-    layers = [v for v in vars(model).values() if isinstance(v, tf.Module)]
+    attributes = tf.nest.flatten(list(vars(model).values()))
+    layers = [v for v in attributes if isinstance(v, tf.Module) and callable(v)]
     with _calls_reported(layers, record):
         model(tf.zeros([1, *input_shape]))
     trainable = sum(math.prod(v.shape) for v in model.trainable_variables)
@@ -65,26 +66,29 @@ def _calls_reported(
 
     Python looks `__call__` up on the type, so the types are wrapped, and restored.
     """
-    types = {type(layer) for layer in layers if callable(layer)}
-    originals: dict[type, Callable[..., Any]] = {t: t.__call__ for t in types}
     ids = {id(layer) for layer in layers}
+    kinds = {type(layer): type(layer).__call__ for layer in layers}
+    own = {kind for kind in kinds if "__call__" in vars(kind)}
 
-    def wrapped(original: Callable[..., Any]) -> Callable[..., Any]:
+    def wrapped(kind: type, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(self: tf.Module, *args: Any, **kwargs: Any) -> Any:
             output = original(self, *args, **kwargs)
-            if id(self) in ids:
+            if id(self) in ids and type(self) is kind:  # not a call of super()
                 report(self, output)
             return output
 
         return call
 
     try:
-        for kind, original in originals.items():
-            setattr(kind, "__call__", wrapped(original))  # noqa: B010
+        for kind, original in kinds.items():
+            setattr(kind, "__call__", wrapped(kind, original))  # noqa: B010
         yield
     finally:
-        for kind, original in originals.items():
-            setattr(kind, "__call__", original)  # noqa: B010
+        for kind, original in kinds.items():
+            if kind in own:
+                setattr(kind, "__call__", original)  # noqa: B010
+            else:
+                delattr(kind, "__call__")
 
 
 def _table(rows: Sequence[Row]) -> list[str]:

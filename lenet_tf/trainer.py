@@ -259,6 +259,7 @@ class Trainer:
             self.record.seconds = earlier + time.perf_counter() - began
             moment = Moment(
                 step=step,
+                loop_steps=step - before,
                 epoch=math.ceil(step / steps_per_epoch),
                 epochs=epochs,
                 steps_per_epoch=steps_per_epoch,

@@ -13,6 +13,7 @@ import io
 import json
 import os
 import pathlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,7 +53,8 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 def write_csv(path: pathlib.Path, rows: Sequence[Mapping[str, float]]) -> None:
     """Writes rows as CSV atomically, numbers so that they read back bit for bit."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
@@ -71,14 +73,17 @@ def claim(workdir: pathlib.Path, config: Mapping[str, Any], free: set[str]) -> N
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=workdir):
+            pass
     except (FileExistsError, NotADirectoryError) as error:
         raise UsageError(
             f"workdir {workdir} is not a directory: choose another --workdir"
         ) from error
     except OSError as error:
-        raise UsageError(f"workdir {workdir} cannot be made: {error}") from error
-    if not os.access(workdir, os.W_OK | os.X_OK):
-        raise UsageError(f"workdir {workdir} is not writable: choose another --workdir")
+        raise UsageError(
+            f"workdir {workdir} cannot be written ({error.strerror}): choose another "
+            "--workdir"
+        ) from error
     path = workdir / "config.json"
     if path.exists():
         there = read_json(path)

@@ -133,9 +133,7 @@ def _log_to_stderr() -> None:
 
 
 def _is_for_the_user(record: python_logging.LogRecord) -> bool:
-    """TensorFlow and TFDS log through absl too: their notices, and TFDS's of its own
-    deprecations, are not for the user of a program.
-    """
+    """TensorFlow and TFDS log notices and deprecations of their own through absl."""
     path = pathlib.Path(record.pathname)
     if pathlib.Path(lenet_tf.__file__).parent in path.parents:
         return True

@@ -5,23 +5,23 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import logging as python_logging
+import itertools
 import pathlib
 import sys
 import time
 import types
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from absl import logging
 
 from lenet_tf.actions import Moment, When, at, every_epoch, every_seconds, every_steps
 from lenet_tf.actions.history import HistoryFile
 from lenet_tf.actions.progress import Progress, epoch_line
+from lenet_tf.errors import UsageError
 
 MOMENT = Moment(
     step=50,
+    loop_steps=10,
     epoch=1,
     epochs=4,
     steps_per_epoch=100,
@@ -42,26 +42,19 @@ ROW = {
 EPOCH_END = dataclasses.replace(MOMENT, step=200, epoch=2, row=ROW)
 
 
-def answers(when: When, steps: list[int]) -> list[int]:
-    """The steps to which `when` says yes."""
-    return [step for step in steps if when(dataclasses.replace(MOMENT, step=step))]
+def answers(when: When, steps: list[int], start: int = 0) -> list[int]:
+    """The steps at which it says yes, when inner loops end there."""
+    yes = []
+    for before, step in itertools.pairwise([start, *steps]):
+        if when(dataclasses.replace(MOMENT, step=step, loop_steps=step - before)):
+            yes.append(step)
+    return yes
 
 
 @pytest.fixture
-def log() -> Iterator[list[str]]:
-    """Lines logged at info level."""
-    lines: list[str] = []
-
-    class Keep(python_logging.Handler):
-        def emit(self, record: python_logging.LogRecord) -> None:
-            lines.append(record.getMessage())
-
-    handler, verbosity = Keep(), logging.get_verbosity()
-    logging.set_verbosity(logging.INFO)
-    logging.get_absl_logger().addHandler(handler)
-    yield lines
-    logging.get_absl_logger().removeHandler(handler)
-    logging.set_verbosity(verbosity)
+def log() -> list[str]:
+    """Lines that were written."""
+    return []
 
 
 class Terminal(io.StringIO):
@@ -102,10 +95,14 @@ def test_every_steps_says_yes_once_when_a_loop_passes_several_multiples() -> Non
     assert answers(every_steps(10), [5, 38, 39, 41]) == [38, 41]
 
 
-def test_every_steps_says_no_at_the_first_moment_after_resuming_in_an_interval() -> (
-    None
-):
-    assert answers(every_steps(10), [103, 106, 112, 115]) == [112]
+def test_every_steps_says_the_same_after_resuming() -> None:
+    assert answers(every_steps(10), [106, 112, 115], start=103) == [112]
+    assert answers(every_steps(10), [13, 15]) == [13]
+
+
+def test_an_interval_of_no_steps_is_refused() -> None:
+    with pytest.raises(UsageError, match="steps is 0"):
+        every_steps(0)
 
 
 def test_every_steps_and_seconds_count_apart_for_each_action(
@@ -157,7 +154,7 @@ def test_the_last_epoch_has_no_time_to_go() -> None:
 def test_progress_logs_one_line_an_epoch_and_draws_nothing_without_a_terminal(
     log: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    progress = Progress()
+    progress = Progress(log.append)
     for moment in (MOMENT, EPOCH_END, MOMENT):
         progress(moment)
     assert log == [epoch_line(EPOCH_END)]
@@ -172,7 +169,7 @@ def test_progress_draws_a_bar_of_the_epoch_on_a_terminal_and_clears_it(
 ) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    progress = Progress()
+    progress = Progress(log.append)
     progress(MOMENT)
     drawn = terminal.getvalue()
     assert "epoch 1/4" in drawn

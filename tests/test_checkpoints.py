@@ -256,7 +256,6 @@ def test_a_best_checkpoint_holds_the_whole_run(tmp_path: pathlib.Path) -> None:
     assert again.record.rows == run.record.rows
 
 
-@pytest.mark.xfail(reason="write() holds no save_counter yet", strict=True)
 def test_a_best_checkpoint_that_came_before_any_latest_holds_the_whole_run(
     tmp_path: pathlib.Path,
 ) -> None:
@@ -307,7 +306,6 @@ def test_a_checkpoint_with_a_broken_index_is_an_error(tmp_path: pathlib.Path) ->
         restore(Run().checkpoint, path)
 
 
-@pytest.mark.xfail(reason="TensorFlow raises IndexError here", strict=True)
 def test_a_checkpoint_with_truncated_data_is_an_error(tmp_path: pathlib.Path) -> None:
     path = Run().checkpoint.save(str(tmp_path / "x"))
     data = pathlib.Path(f"{path}.data-00000-of-00001")

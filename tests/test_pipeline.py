@@ -161,12 +161,7 @@ def test_a_run_that_is_complete_has_no_batches_left(source: dict[str, Any]) -> N
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(reason="Dataset.range is empty"))
-        if name.startswith("arrays")
-        else name
-        for name in SOURCES
-    ],
+    list(SOURCES),
 )
 def test_without_a_number_of_epochs_batches_go_on(name: str) -> None:
     data = Batches(batch_size=5, **SOURCES[name])
@@ -328,3 +323,20 @@ def test_standardize_refuses_larger_images_with_both_sizes(
 ) -> None:
     with pytest.raises(UsageError, match=rf"{shape[0]}x{shape[1]}: at most 32x32"):
         standardize(tf.zeros([1, *shape, 1], tf.uint8))
+
+
+@pytest.mark.parametrize("examples", [10, 30])
+def test_a_stream_of_another_length_than_it_is_said_to_have_is_an_error(
+    examples: int,
+) -> None:
+    stream = tf.data.Dataset.range(20).map(lambda x: {"x": x}).filter(lambda e: True)
+    with pytest.raises(UsageError, match=rf"has not the {examples} examples"):
+        list(Batches(stream, 4, examples=examples).blocks(epochs=1))
+    with pytest.raises(UsageError, match="but the dataset has 5"):
+        Batches(stream.apply(tf.data.experimental.assert_cardinality(5)), 4, examples=6)
+
+
+@pytest.mark.parametrize("source", [(1, 2), {}, {"x": 5}, None], ids=str)
+def test_a_source_of_another_kind_is_refused(source: Any) -> None:
+    with pytest.raises(UsageError, match="give"):
+        Batches(source, 4)

@@ -131,3 +131,28 @@ def test_calls_of_the_layer_classes_are_restored_after_an_error() -> None:
 def test_an_input_shape_that_does_not_fit_is_told_by_the_model() -> None:
     with pytest.raises(UsageError, match=r"\(1, 28, 28, 1\): LeNet5 takes"):
         summary(LeNet5(), [28, 28, 1])
+
+
+def test_layers_in_lists_and_subclasses_of_layers_count_once() -> None:
+    class Scaled(Dense):
+        def __call__(self, x: tf.Tensor) -> tf.Tensor:
+            return 2 * super().__call__(x)
+
+    class Inherits(Dense):
+        pass
+
+    class Net(tf.Module):
+        def __init__(self) -> None:
+            super().__init__(name="net")
+            self.layers = [Dense(3, 4, (0, 0), "a"), Scaled(4, 5, (0, 1), "b")]
+            self.last = Inherits(5, 2, (0, 2), "c")
+
+        def __call__(self, x: tf.Tensor) -> tf.Tensor:
+            for layer in self.layers:
+                x = layer(x)
+            return self.last(x)
+
+    lines = summary(Net(), [3]).splitlines()
+    rows = [line.split()[0] for line in lines if "(None" in line]
+    assert rows == ["a", "b", "c"]
+    assert "__call__" not in vars(Inherits)

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from lenet_tf.errors import UsageError
+
 
 @dataclasses.dataclass(frozen=True)
 class Moment:
@@ -20,6 +22,7 @@ class Moment:
 
     Attributes:
       step: global batches trained on so far.
+      loop_steps: how many of them in the inner loop that has just ended.
       epoch: the epoch of the last of them, from 1.
       epochs: how many the run is to have.
       steps_per_epoch: batches in an epoch.
@@ -31,6 +34,7 @@ class Moment:
     """
 
     step: int
+    loop_steps: int
     epoch: int
     epochs: int
     steps_per_epoch: int
@@ -61,17 +65,10 @@ def every_epoch() -> When:
 
 
 def every_steps(steps: int) -> When:
-    """Says yes at the first moment in each interval of so many steps."""
-    last = None
-
-    def when(moment: Moment) -> bool:
-        nonlocal last
-        interval = moment.step // steps
-        due = moment.step % steps == 0 or (last is not None and interval > last)
-        last = interval
-        return due
-
-    return when
+    """Says yes when the inner loop has reached or passed a multiple of `steps`."""
+    if steps < 1:
+        raise UsageError(f"steps is {steps}: it must be at least 1")
+    return lambda m: m.step // steps > (m.step - m.loop_steps) // steps
 
 
 def every_seconds(seconds: float) -> When:

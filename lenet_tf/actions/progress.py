@@ -6,17 +6,22 @@ trainer.fit(batches, epochs=3, actions=[Progress()])
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import tqdm
-from absl import logging
 
 from lenet_tf.actions import Moment
 
 
 class Progress:
-    """Shows a bar of the epoch's steps on a terminal, and a line when it has ended."""
+    """Shows a bar of the epoch's steps on a terminal, and a line when it has ended.
 
-    def __init__(self) -> None:
+    Args:
+      write: takes the line.
+    """
+
+    def __init__(self, write: Callable[[str], None] = print) -> None:
+        self._write = write
         self._terminal = sys.stderr.isatty()
         self._bar: tqdm.tqdm | None = None
 
@@ -25,7 +30,7 @@ class Progress:
         if self._terminal:
             self._move(moment)
         if moment.row is not None:
-            logging.info("%s", epoch_line(moment))
+            self._write(epoch_line(moment))
 
     def _move(self, moment: Moment) -> None:
         if self._bar is None:
