@@ -27,6 +27,7 @@ from lenet_tf.distribute import all_reduce_sum as all_reduce_sum
 from lenet_tf.distribute import make_strategy as make_strategy
 from lenet_tf.errors import CheckpointError as CheckpointError
 from lenet_tf.errors import DataError as DataError
+from lenet_tf.errors import NonFiniteError as NonFiniteError
 from lenet_tf.errors import UsageError as UsageError
 from lenet_tf.layers import Conv2D as Conv2D
 from lenet_tf.layers import Dense as Dense
@@ -49,5 +50,9 @@ from lenet_tf.report import write_curves as write_curves
 from lenet_tf.run import as_batches as as_batches
 from lenet_tf.run import evaluate as evaluate
 from lenet_tf.run import run as run
+from lenet_tf.saver import Saver as Saver
+from lenet_tf.signals import StopSignals as StopSignals
+from lenet_tf.stateless import dropout as dropout
+from lenet_tf.stateless import uniform as uniform
 from lenet_tf.summary import summary as summary
 from lenet_tf.trainer import Trainer as Trainer

@@ -1,8 +1,8 @@
 """Checkpoint managers: the latest for resuming, the best by a chosen metric.
 
     latest = LatestCheckpoints(checkpoint, workdir / "checkpoints", keep=3)
+    path = latest.restore()               # None when there is nothing to restore
     latest.save(step)
-    step = latest.restore()               # None when there is nothing to restore
 
 Both write ordinary TensorFlow checkpoints, and neither evicts the other's. Everything
 that a run is made of is in one `tf.train.Checkpoint`: weights, slots, metric
@@ -15,12 +15,15 @@ from __future__ import annotations
 import json
 import math
 import pathlib
+import shutil
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import tensorflow as tf
 
 from lenet_tf.errors import CheckpointError
+from lenet_tf.restore import newest_whole, restore, saved_steps
 from lenet_tf.workdir import read_json, write_json
 
 
@@ -53,18 +56,26 @@ class LatestCheckpoints:
       checkpoint: what is saved and restored.
       directory: made at the first save.
       keep: how many to keep.
+      snapshot: for saving in the background: a function that copies the present state
+        and returns a `tf.train.Checkpoint` of the copy. Without it, `save` returns when
+        the files are complete.
     """
 
     def __init__(
-        self, checkpoint: tf.train.Checkpoint, directory: pathlib.Path, keep: int = 3
+        self,
+        checkpoint: tf.train.Checkpoint,
+        directory: pathlib.Path,
+        keep: int = 3,
+        snapshot: Callable[[], tf.train.Checkpoint] | None = None,
     ) -> None:
         if keep < 1:
             raise CheckpointError(f"keep is {keep}: keep at least one checkpoint")
-        self._checkpoint, self.directory = checkpoint, directory
-        self._manager = tf.train.CheckpointManager(
-            checkpoint, str(directory), max_to_keep=keep, checkpoint_name="step"
-        )
+        self._checkpoint, self.directory, self._keep = checkpoint, directory, keep
+        self._snapshot = snapshot
+        self._writer = ThreadPoolExecutor(1) if snapshot else None
+        self._pending: Future[None] | None = None
         self.saved_step: int | None = None
+        self._kept: list[str] = []
 
     def save(self, step: int) -> str:
         """Writes a checkpoint, then drops the oldest; a kill leaves the older whole.
@@ -74,26 +85,61 @@ class LatestCheckpoints:
 
         Returns:
           The path prefix of the newest checkpoint.
+
+        Raises:
+          CheckpointError: it cannot be written; the one before is whole.
         """
-        if step != self.saved_step:
-            self._manager.save(checkpoint_number=step)
-            self.saved_step = step
-        return self._manager.latest_checkpoint
+        path = str(self.directory / f"step-{step}")
+        if step == self.saved_step:
+            return path
+        self.wait()
+        self.saved_step = step
+        if self._writer is None or self._snapshot is None:
+            self._write(self._checkpoint, path)
+        else:
+            self._pending = self._writer.submit(self._write, self._snapshot(), path)
+        return path
+
+    def poll(self) -> None:
+        """Raises what saving in the background has run into; does not wait for it."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits until what is being saved is complete, and raises its failure."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
 
     def restore(self) -> str | None:
-        """Restores the newest checkpoint; the variables must exist already.
+        """Restores the newest whole checkpoint; the variables must exist already.
 
         Returns:
           Its path prefix, or None when there is none.
 
         Raises:
-          CheckpointError: it does not hold exactly the variables of this program.
+          CheckpointError: none is whole, or it does not hold exactly the variables of
+            this program.
         """
-        path = self._manager.latest_checkpoint
-        if path is not None:
-            restore(self._checkpoint, path)
-            self.saved_step = int(path.rsplit("-", 1)[1])
+        path = newest_whole(self.directory)
+        if path is None:
+            return None
+        restore(self._checkpoint, path)
+        self.saved_step = step = int(path.rsplit("-", 1)[1])
+        found = saved_steps(self.directory).items()
+        self._kept = [p for s, p in reversed(found) if s <= step]
         return path
+
+    def _write(self, checkpoint: tf.train.Checkpoint, path: str) -> None:
+        write(checkpoint, path)
+        self._kept = [*(kept for kept in self._kept if kept != path), path]
+        dropped, self._kept = self._kept[: -self._keep], self._kept[-self._keep :]
+        # The state file is for TensorFlow's own tools; it is written by rename.
+        tf.compat.v1.train.update_checkpoint_state(
+            str(self.directory), path, self._kept
+        )
+        for old in dropped:
+            _delete(old)
 
 
 class BestCheckpoints:
@@ -119,7 +165,6 @@ class BestCheckpoints:
             raise CheckpointError(
                 f"mode is {mode!r}, keep is {keep}: give 'max' or 'min', and 1 or more"
             )
-        _ = checkpoint.save_counter  # made now, so that it is in what is written here
         self._checkpoint, self.directory = checkpoint, directory
         self.metric, self._sign, self._keep = metric, 1 if mode == "max" else -1, keep
 
@@ -143,6 +188,9 @@ class BestCheckpoints:
 
         Returns:
           Whether it was saved.
+
+        Raises:
+          CheckpointError: it cannot be written; those before are whole.
         """
         value = metrics[self.metric]
         old = [entry for entry in self.entries() if entry["step"] != step]
@@ -151,51 +199,35 @@ class BestCheckpoints:
         kept = new[: self._keep]
         if math.isnan(value) or all(entry["step"] != step for entry in kept):
             return False
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._checkpoint.write(self._prefix(step))
+        write(self._checkpoint, self._prefix(step))
         # The list is written between saving the new and deleting the old: it never
         # names what is not there.
         write_json(self._record, {"metric": self.metric, "checkpoints": kept})
         for entry in new[self._keep :]:
-            name = pathlib.Path(self._prefix(int(entry["step"]))).name
-            for file in self.directory.glob(f"{name}.*"):
-                file.unlink()
+            _delete(self._prefix(int(entry["step"])))
         return True
 
     def _prefix(self, step: int) -> str:
         return str(self.directory / f"step-{step}")
 
 
-def restore(checkpoint: tf.train.Checkpoint, path: str) -> None:
-    """Restores every variable of a checkpoint.
+def write(checkpoint: tf.train.Checkpoint, path: str) -> None:
+    """Writes a checkpoint whole, its index last, or not at all.
 
     Raises:
-      CheckpointError: it lacks a variable of the program, or the program one of its.
+      CheckpointError: it cannot be written, as when the disk is full.
     """
-    _matched(lambda: checkpoint.restore(path), path, "assert_consumed")
-
-
-def restore_model(model: tf.Module, path: str) -> None:
-    """Restores the weights of a model alone, for evaluation or export.
-
-    Raises:
-      CheckpointError: the checkpoint lacks one of its variables.
-    """
-    checkpoint = tf.train.Checkpoint(model=model)
-    _matched(lambda: checkpoint.read(path), path, "assert_existing_objects_matched")
-
-
-def _matched(restore: Callable[[], Any], path: str, assertion: str) -> None:
-    status = None
+    directory = pathlib.Path(path).parent
     try:
-        status = restore()
-        getattr(status, assertion)()
-    except (AssertionError, IndexError, ValueError, tf.errors.OpError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path} does not fit this program: {reason}") from error
-    finally:
-        if status is not None:
-            status.expect_partial()  # what is missing has been said, once
+        directory.mkdir(parents=True, exist_ok=True)
+        _ = checkpoint.save_counter  # made now, so that every file has it
+        checkpoint.write(path)
+    except (tf.errors.OpError, OSError) as error:
+        _delete(path)
+        raise CheckpointError(
+            f"{path} cannot be saved, the one before it is whole: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
 
 
 def find(workdir: pathlib.Path, which: str = "latest") -> str:
@@ -214,11 +246,17 @@ def find(workdir: pathlib.Path, which: str = "latest") -> str:
     if which == "best":
         path = BestCheckpoints(tf.train.Checkpoint(), workdir / "best", "").path()
     elif which == "latest":
-        path = tf.train.latest_checkpoint(str(workdir / "checkpoints"))
+        path = newest_whole(workdir / "checkpoints")
     else:
         raise CheckpointError(f"which is {which!r}: choose 'latest' or 'best'")
     if path is None:
-        raise CheckpointError(
-            f"workdir {workdir} has no {which} checkpoint: train first"
-        )
+        raise CheckpointError(f"{workdir} has no {which} checkpoint: train first")
     return path
+
+
+def _delete(path: str) -> None:
+    """Deletes the files of a checkpoint, half-written ones too, the index first."""
+    prefix = pathlib.Path(path)
+    shutil.rmtree(f"{path}_temp", ignore_errors=True)
+    for file in sorted(prefix.parent.glob(f"{prefix.name}.*"), reverse=True):
+        file.unlink(missing_ok=True)

@@ -18,5 +18,9 @@ class DataError(UsageError):
     """A dataset cannot be had, or is not what it claims to be."""
 
 
+class NonFiniteError(UsageError):
+    """A loss or a gradient became NaN or infinite."""
+
+
 class CheckpointError(UsageError):
     """A checkpoint cannot be written, found, read or matched to the program."""

@@ -1,7 +1,7 @@
 """The step, for one replica, and the loop that runs it in the graph on all of them.
 
-    step = TrainStep(model, optimizer, classification, metrics)
-    run = make_loop(strategy, step, batches.spec(replicas))
+    train_step = TrainStep(model, optimizer, classification, metrics, step)
+    run = make_loop(strategy, train_step, batches.spec(replicas))
     run(block)                            # as many steps as the block has batches
 
 `TrainStep.__call__` is the training step in whole. Whoever wants another one writes a
@@ -17,15 +17,27 @@ import tensorflow as tf
 
 from lenet_tf.distribute import all_reduce_sum, local_assign_add
 from lenet_tf.errors import UsageError
+from lenet_tf.guard import all_finite
 from lenet_tf.losses import Forward
 from lenet_tf.metrics import WEIGHT, Accumulators, weighted_sums
-from lenet_tf.optimizers import Optimizer
+from lenet_tf.optimizers import Optimizer, clip_by_global_norm
+from lenet_tf.stateless import POSITION, SEED
 
 Batch = Mapping[str, tf.Tensor]
 
 
 class TrainStep:
-    """One training step of one replica, on its share of a global batch."""
+    """One training step of one replica, on its share of a global batch.
+
+    Args:
+      model: its trainable variables are updated.
+      optimizer: with its slots built.
+      forward: returns per-example values, `loss` among them.
+      metrics: accumulates them.
+      step: int64 variable, counts global batches.
+      seed: of what is random in a step.
+      clip_norm: the most the gradient's global norm may be; None leaves it.
+    """
 
     def __init__(
         self,
@@ -34,13 +46,26 @@ class TrainStep:
         forward: Forward,
         metrics: Accumulators,
         step: tf.Variable,
+        seed: int = 0,
+        clip_norm: float | None = None,
     ) -> None:
         self.model, self.optimizer, self.forward = model, optimizer, forward
         self.metrics, self.step = metrics, step
+        self.seed, self.clip_norm = seed, clip_norm
 
-    def __call__(self, batch: Batch) -> None:
-        """Differentiates, all-reduces, updates and accumulates."""
+    def __call__(self, batch: Batch) -> tf.Tensor:
+        """Differentiates, all-reduces, clips, updates and accumulates.
+
+        Args:
+          batch: this replica's share, name -> [B, ...].
+
+        Returns:
+          Whether loss and gradient were finite, bool scalar: the loop goes on while
+          they are.
+        """
         variables = self.model.trainable_variables
+        step = self.step.read_value()
+        batch = {**batch, SEED: tf.stack([tf.constant(self.seed, tf.int64), step])}
         with tf.GradientTape() as tape:
             values = self.forward(self.model, batch, True)  # name -> [B]
             sums = weighted_sums(values, batch["weight"])  # name -> []
@@ -54,9 +79,13 @@ class TrainStep:
             tf.math.divide_no_nan(total, sums[WEIGHT])
             for total in reduced[: len(variables)]
         ]
-        self.optimizer.apply(gradients, variables, self.step.read_value())
+        finite = all_finite([sums["loss"], *gradients])
+        if self.clip_norm is not None:
+            gradients = clip_by_global_norm(gradients, self.clip_norm)
+        self.optimizer.apply(gradients, variables, step)
         self.metrics.update(sums)
         local_assign_add(self.step, tf.ones([], tf.int64))
+        return finite
 
 
 class EvalStep:
@@ -67,51 +96,58 @@ class EvalStep:
     ) -> None:
         self.model, self.forward, self.metrics = model, forward, metrics
 
-    def __call__(self, batch: Batch) -> None:
-        """Computes the values of the batch and accumulates them."""
+    def __call__(self, batch: Batch) -> tf.Tensor:
+        """Computes the values of the batch and accumulates them; returns true."""
         sums = weighted_sums(self.forward(self.model, batch, False), batch["weight"])
         reduced = all_reduce_sum(list(sums.values()))
         self.metrics.update(dict(zip(sums, reduced, strict=True)))
+        return tf.constant(True)
 
 
 def make_loop(
     strategy: tf.distribute.Strategy,
-    step: Callable[[Batch], None],
+    step: Callable[[Batch], tf.Tensor],
     spec: Mapping[str, tf.TensorSpec],
 ) -> Any:
     """Compiles the inner loop: every batch of a block through every replica.
 
     Args:
       strategy: runs the step.
-      step: takes a replica's share of a batch, a dict of [B, ...].
+      step: takes a replica's share of a batch, a dict of [B, ...] with `position`, its
+        rows' places in the global batch; returns whether to go on, bool scalar, alike
+        on all replicas.
       spec: name -> shape [steps (None), rows, ...] of a block; rows are divided evenly.
 
     Returns:
-      A `tf.function` that takes a block. The number of steps is not part of its
-      signature: one trace serves the short block at the end of an epoch too.
+      A `tf.function` that takes a block, and returns what the last step has returned.
+      The number of steps is not part of its signature: one trace serves the short block
+      at the end of an epoch too.
     """
+    replicas = strategy.num_replicas_in_sync
+    size = spec[WEIGHT].shape[1] // replicas
 
-    def replica_step(block: Batch, i: tf.Tensor) -> None:
+    def replica_step(block: Batch, i: tf.Tensor) -> tf.Tensor:
         context = tf.distribute.get_replica_context()
         replica = context.replica_id_in_sync_group
         with tf.device("CPU:0"):  # where the block is: send the share, not the block
-            share = {
-                name: values[i, replica * size : (replica + 1) * size]
-                for name, values in block.items()
-                for size in [values.shape[1] // strategy.num_replicas_in_sync]
-            }
-        step(share)
+            share = {}
+            for name, values in block.items():
+                shares = tf.reshape(values[i], [replicas, size, *values.shape[2:]])
+                share[name] = shares[replica]
+        share[POSITION] = replica * size + tf.range(size)
+        return step(share)
 
     # Without AutoGraph, which would wrap an error's one line in a page. A forward
     # function that wants it decorates itself with tf.function.
     @tf.function(input_signature=[dict(spec)], autograph=False)
-    def loop(block: Batch) -> None:
-        def body(i: tf.Tensor) -> list[tf.Tensor]:
-            strategy.run(replica_step, args=(block, i))
-            return [i + 1]
+    def loop(block: Batch) -> tf.Tensor:
+        def body(i: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            going = strategy.run(replica_step, args=(block, i))
+            return i + 1, strategy.experimental_local_results(going)[0]
 
         steps = tf.shape(block["weight"])[0]
-        tf.while_loop(lambda i: i < steps, body, [tf.constant(0)])
+        start = tf.constant(0), tf.constant(True)
+        return tf.while_loop(lambda i, go: go & (i < steps), body, start)[1]
 
     return loop
 
@@ -132,13 +168,12 @@ def value_names(
     Raises:
       UsageError: not a dict of [B] values, or no `loss` among them.
     """
-    rows = [tf.TensorSpec(s.shape[1:], s.dtype) for s in spec.values()]
-    batch_size = rows[0].shape[0]
-    traced = tf.function(
-        lambda *values: forward(model, dict(zip(spec, values, strict=True)), True),
-        autograph=False,
-    )
-    outputs = traced.get_concrete_function(*rows).structured_outputs
+    batch = {k: tf.TensorSpec(s.shape[1:], s.dtype) for k, s in spec.items()}
+    batch_size = batch[WEIGHT].shape[0]
+    batch[POSITION] = tf.TensorSpec([batch_size], tf.int32)
+    batch[SEED] = tf.TensorSpec([2], tf.int64)
+    traced = tf.function(lambda batch: forward(model, batch, True), autograph=False)
+    outputs = traced.get_concrete_function(batch).structured_outputs
     if not isinstance(outputs, Mapping) or "loss" not in outputs:
         raise UsageError(
             f"forward returned {outputs}: return a dict of [batch] values with 'loss'"

@@ -10,6 +10,8 @@ epochs of batches of 64.
 from __future__ import annotations
 
 import dataclasses
+import typing
+from collections.abc import Mapping
 from typing import Any
 
 from lenet_tf.errors import UsageError
@@ -28,6 +30,7 @@ FREE_ON_RESUME = {
     "keep",
     "save_steps",
     "save_seconds",
+    "background_save",
     "eval_batch_size",
 }
 
@@ -52,12 +55,15 @@ class Config:
       epochs: passes over the training examples.
       batch_size: examples in a global batch, over all replicas.
       eval_batch_size: the same in evaluation.
-      seed: of the initial weights and of the order of examples.
+      clip_norm: the most the gradient's global norm may be; None leaves it.
+      seed: of the initial weights, of the order of examples, and of what is random in
+        a step.
       num_replicas: "auto" or a number.
       steps_per_loop: steps in the graph between two looks by Python.
       save_steps: checkpoint interval in steps; None for the end of epochs only.
       save_seconds: checkpoint interval in seconds.
       keep: how many of the latest checkpoints to keep.
+      background_save: whether training goes on while checkpoints are written.
 
     Raises:
       UsageError: a value is out of its range.
@@ -78,12 +84,14 @@ class Config:
     epochs: int = 40
     batch_size: int = 64
     eval_batch_size: int = 250
+    clip_norm: float | None = None
     seed: int = 0
     num_replicas: str = "auto"
     steps_per_loop: int = 100
     save_steps: int | None = None
     save_seconds: float | None = 60.0
     keep: int = 3
+    background_save: bool = False
 
     def __post_init__(self) -> None:
         choices = {
@@ -104,6 +112,25 @@ class Config:
             value = getattr(self, field)
             if value < minimum:
                 raise UsageError(f"{field} is {value}: it must be at least {minimum}")
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> Config:
+        """Makes a configuration of JSON values, as `as_dict` gives them.
+
+        Raises:
+          UsageError: a setting is unknown, or of another type.
+        """
+        defaults = cls().as_dict()
+        unknown = settings.keys() - defaults.keys()
+        if unknown:
+            raise UsageError(f"there is no setting {', '.join(sorted(unknown))}")
+        types = typing.get_type_hints(cls)
+        for name, value in settings.items():
+            if not isinstance(value, types[name]) and not (
+                isinstance(value, int) and float in typing.get_args(types[name])
+            ):
+                raise UsageError(f"setting {name} is {value!r}: {types[name]} is due")
+        return cls(**settings)
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the settings as JSON values, in the order above."""

@@ -17,16 +17,20 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from lenet_tf import checkpoints, datasets, report
+from lenet_tf import datasets, report
 from lenet_tf.actions import at, every_epoch
 from lenet_tf.actions.history import HistoryFile
 from lenet_tf.actions.progress import Progress
+from lenet_tf.checkpoints import find
 from lenet_tf.distribute import make_strategy
-from lenet_tf.errors import UsageError
+from lenet_tf.errors import CheckpointError, UsageError
 from lenet_tf.models import IMAGE_SIZE, LeNet5
 from lenet_tf.optimizers import SGD, Adam, Optimizer
 from lenet_tf.pipeline import Batches
 from lenet_tf.recipes import FREE_ON_RESUME, Config
+from lenet_tf.restore import restore_model
+from lenet_tf.saver import Saver
+from lenet_tf.signals import StopRequested, StopSignals
 from lenet_tf.trainer import Trainer
 from lenet_tf.workdir import claim, read_json, write_csv, write_json
 
@@ -44,6 +48,7 @@ def run(config: Config, workdir: pathlib.Path, resume: bool = True) -> dict[str,
 
     Raises:
       UsageError: a setting, the data or the workdir is not as it must be.
+      StopRequested: SIGTERM or SIGINT came; the run is saved.
     """
     strategy = make_strategy(config.num_replicas)
     replicas = strategy.num_replicas_in_sync
@@ -52,49 +57,70 @@ def run(config: Config, workdir: pathlib.Path, resume: bool = True) -> dict[str,
             f"batch_size is {config.batch_size}: it must be at least num_replicas, "
             f"which is {replicas}"
         )
-    checkpoint_directory = workdir / "checkpoints"
-    if not resume and checkpoint_directory.exists():
-        raise UsageError(
-            f"workdir {workdir} holds a run already: resume it, or choose another "
-            "--workdir"
-        )
     splits = load_splits(config)
-    claim(workdir, config.as_dict(), FREE_ON_RESUME)
-    trainer = build_trainer(config, splits, strategy)
+    with claim(workdir, config.as_dict(), FREE_ON_RESUME), StopSignals() as stop:
+        trainer = build_trainer(config, splits, strategy)
+        _train(trainer, config, splits, workdir, resume, stop)
+        try:
+            test = trainer.evaluate(
+                as_batches(splits.test, config.eval_batch_size), stop.check
+            )
+        except StopRequested as stopped:
+            stopped.args = (f"{stopped}; the same command again evaluates {workdir}",)
+            raise
+        result = {
+            "test_accuracy": test["accuracy"],
+            "test_loss": test["loss"],
+            "test_examples": test["examples"],
+            "train_examples": len(splits.train),
+            "validation_examples": len(splits.validation),
+            "parameters": count_parameters(trainer.model),
+            "epochs": len(trainer.record.rows),
+            "train_seconds": round(trainer.record.seconds, 3),
+            "replicas": replicas,
+            "versions": _versions(),
+        }
+        write_json(workdir / "result.json", result)
+        return result
+
+
+def _train(
+    trainer: Trainer,
+    config: Config,
+    splits: datasets.Splits,
+    workdir: pathlib.Path,
+    resume: bool,
+    stop: StopSignals,
+) -> None:
+    history_file = workdir / "history.csv"
+    if history_file.exists() and not (workdir / "checkpoints").exists():
+        raise CheckpointError(
+            f"{history_file} tells of a run, but its checkpoints are gone: put them "
+            "back, or remove the file to start afresh"
+        )
     validation = None
     if len(splits.validation):
         validation = as_batches(splits.validation, config.eval_batch_size)
-    history_file = workdir / "history.csv"
+    saver = Saver(
+        workdir,
+        resume=resume,
+        steps=config.save_steps,
+        seconds=config.save_seconds,
+        keep=config.keep,
+        background=config.background_save,
+    )
     history = trainer.fit(
         as_batches(splits.train, config.batch_size, config.seed),
         epochs=config.epochs,
         validation=validation,
-        workdir=workdir,
-        resume=resume,
-        save_steps=config.save_steps,
-        save_seconds=config.save_seconds,
-        keep=config.keep,
+        saver=saver,
         actions=[Progress(logging.info), at(every_epoch(), HistoryFile(history_file))],
+        poll=stop.check,
     )
     # A kill between the last checkpoint and its row leaves the file one row short.
     write_csv(history_file, trainer.record.rows)
     (workdir / "report").mkdir(exist_ok=True)
     report.write_curves(history, workdir / "report" / "curves.png")
-    test = trainer.evaluate(as_batches(splits.test, config.eval_batch_size))
-    result = {
-        "test_accuracy": test["accuracy"],
-        "test_loss": test["loss"],
-        "test_examples": test["examples"],
-        "train_examples": len(splits.train),
-        "validation_examples": len(splits.validation),
-        "parameters": count_parameters(trainer.model),
-        "epochs": len(trainer.record.rows),
-        "train_seconds": round(trainer.record.seconds, 3),
-        "replicas": replicas,
-        "versions": _versions(),
-    }
-    write_json(workdir / "result.json", result)
-    return result
 
 
 def evaluate(workdir: pathlib.Path, which: str = "latest") -> dict[str, float]:
@@ -114,12 +140,12 @@ def evaluate(workdir: pathlib.Path, which: str = "latest") -> dict[str, float]:
         raise UsageError(
             f"workdir {workdir} holds no run: train one there first, or name another"
         )
-    config = Config(**read_json(workdir / "config.json"))
+    config = Config.from_dict(read_json(workdir / "config.json"))
     strategy = make_strategy()
     splits = load_splits(config)
     trainer = build_trainer(config, splits, strategy)
-    path = checkpoints.find(workdir, which)
-    checkpoints.restore_model(trainer.model, path)
+    path = find(workdir, which)
+    restore_model(trainer.model, path)
     logging.info("weights from %s", path)
     test = trainer.evaluate(as_batches(splits.test, config.eval_batch_size))
     return {
@@ -171,6 +197,8 @@ def build_trainer(
         build_optimizer(config),
         strategy=strategy,
         steps_per_loop=config.steps_per_loop,
+        seed=config.seed,
+        clip_norm=config.clip_norm,
     )
 
 

@@ -9,23 +9,23 @@ One `fit` uses one training trace and one evaluation trace, ragged batches inclu
 
 from __future__ import annotations
 
-import math
-import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
-from absl import logging
 
-from lenet_tf.actions import Action, Moment, at, every_epoch, every_seconds, every_steps
-from lenet_tf.checkpoints import BestCheckpoints, LatestCheckpoints, RunRecord
-from lenet_tf.errors import UsageError
+from lenet_tf.actions import Action, Moment
+from lenet_tf.checkpoints import RunRecord
+from lenet_tf.errors import NonFiniteError, UsageError
+from lenet_tf.guard import non_finite
 from lenet_tf.loop import EvalStep, TrainStep, make_loop, value_names
 from lenet_tf.losses import Forward, classification
 from lenet_tf.metrics import Accumulators
 from lenet_tf.optimizers import Optimizer
 from lenet_tf.pipeline import Batches
+from lenet_tf.saver import Saver
+from lenet_tf.signals import StopRequested
 
 History = dict[str, list[float]]
 
@@ -40,6 +40,8 @@ class Trainer:
         among them; all are accumulated, weighted by the batch's `weight`.
       strategy: where to train; the default is one replica on the default device.
       steps_per_loop: steps in the graph between two looks by Python.
+      seed: of what is random in a step, such as dropout.
+      clip_norm: the most the gradient's global norm may be.
 
     Attributes:
       step: int64 variable, global batches trained on.
@@ -58,12 +60,17 @@ class Trainer:
         *,
         strategy: tf.distribute.Strategy | None = None,
         steps_per_loop: int = 100,
+        seed: int = 0,
+        clip_norm: float | None = None,
     ) -> None:
+        if clip_norm is not None and not clip_norm > 0:
+            raise UsageError(f"clip_norm is {clip_norm}: it must be above 0")
         if steps_per_loop < 1:
             raise UsageError(f"steps_per_loop is {steps_per_loop}: at least 1 is due")
         self.model, self.optimizer, self.forward = model, optimizer, forward
         self.strategy = strategy or tf.distribute.get_strategy()
         self.steps_per_loop = steps_per_loop
+        self.seed, self.clip_norm = seed, clip_norm
         self.record = RunRecord()
         variables = model.trainable_variables
         if not variables:
@@ -88,51 +95,59 @@ class Trainer:
         *,
         epochs: int,
         validation: Batches | None = None,
-        workdir: pathlib.Path | str | None = None,
-        resume: bool = True,
-        save_steps: int | None = None,
-        save_seconds: float | None = None,
-        keep: int = 3,
-        best: str | None = "val_accuracy",
+        saver: Saver | None = None,
         actions: Sequence[Action] = (),
+        poll: Callable[[], None] = lambda: None,
     ) -> History:
-        """Trains to the end of an epoch, from where the workdir's newest checkpoint is.
+        """Trains to the end of an epoch, from where the saver's newest checkpoint is.
 
         Args:
           train: batches to train on.
-          epochs: how many, counted from the first run in this workdir.
+          epochs: how many, counted from the first run in the saver's workdir.
           validation: evaluated after each epoch, as `val_...`.
-          workdir: gets `checkpoints/` and `best/`; without it nothing is written.
-          resume: whether to restore the newest checkpoint there.
-          save_steps: save at the first loop end in each so many steps.
-          save_seconds: save at the first loop end after so many seconds. The end of an
-            epoch is always saved.
-          keep: how many of the latest checkpoints to keep.
-          best: the metric whose best epoch is kept in `best/`; None keeps none. It is
-            better when higher, a name that ends in `loss` when lower.
+          saver: saves, and restores first; without it nothing is written.
           actions: called in turn after each inner loop, and after saving.
+          poll: called between inner loops, of evaluation too. A StopRequested that it
+            raises is passed on when the run has been saved.
 
         Returns:
           Metric name -> one value an epoch, from the first on, as Keras gives it.
 
         Raises:
-          UsageError: `epochs` below 0, or `best` names no metric of this run.
-          CheckpointError: a checkpoint cannot be read or does not fit.
+          UsageError: `epochs` below 0, or the saver's `best` is no metric of this run.
+          CheckpointError: a checkpoint cannot be written, read, or does not fit.
+          NonFiniteError: a loss or gradient was NaN or infinite; nothing of the loop in
+            which that came up is saved.
         """
         if epochs < 0:
             raise UsageError(f"epochs is {epochs}: it must be at least 0")
         self._build(train)
-        saving: list[Action] = []
-        if workdir is not None:
-            saving = self._checkpointing(
-                pathlib.Path(workdir),
-                resume=resume,
-                save_steps=save_steps,
-                save_seconds=save_seconds,
-                keep=keep,
-                best=best if validation is not None else None,
-            )
-        self._train(train, epochs, validation, [*saving, *actions])
+        if saver is not None:
+            parts = {
+                "model": self.model,
+                "optimizer": self.optimizer,
+                "metrics": self.metrics,
+                "step": self.step,
+                "record": self.record,
+            }
+            saver.start(parts, self.strategy, validation is not None)
+            actions = [saver, *actions]
+        try:
+            self._train(train, epochs, validation, actions, poll)
+        except StopRequested as stop:
+            if saver is not None:
+                path = saver.save(int(self.step.numpy()))
+                stop.args = (f"{stop}; saved {path}: the same command again goes on",)
+            raise
+        except NonFiniteError as error:
+            if saver is not None:
+                saver.finish()
+                raise NonFiniteError(
+                    f"{error}; the last good checkpoint: {saver.newest()}"
+                ) from error
+            raise
+        if saver is not None:
+            saver.finish()
         names = [key for row in self.record.rows[-1:] for key in row]
         return {
             name: [row[name] for row in self.record.rows]
@@ -140,11 +155,14 @@ class Trainer:
             if name not in ("epoch", "step")
         }
 
-    def evaluate(self, data: Batches) -> dict[str, float]:
+    def evaluate(
+        self, data: Batches, poll: Callable[[], None] = lambda: None
+    ) -> dict[str, float]:
         """Computes the mean of every value over a dataset, each example counted once.
 
         Args:
           data: batches; of one shape and dtype they share one trace.
+          poll: called between inner loops; what it raises is passed on.
 
         Returns:
           Value name -> mean, and `examples`, how many were counted.
@@ -153,6 +171,7 @@ class Trainer:
         loop, metrics = self._eval_loop(data.spec(replicas))
         metrics.reset()
         for block in data.blocks(replicas, self.steps_per_loop, epochs=1):
+            poll()
             loop(block)
         return {**metrics.result(), "examples": int(metrics.examples.numpy())}
 
@@ -172,60 +191,18 @@ class Trainer:
             names = value_names(self.forward, self.model, spec)
             with self.strategy.scope():
                 self.metrics = Accumulators(names)
-        step = TrainStep(
-            self.model, self.optimizer, self.forward, self.metrics, self.step
-        )
         if self._train_loop is None or spec != self._train_spec:
+            step = TrainStep(
+                self.model,
+                self.optimizer,
+                self.forward,
+                self.metrics,
+                self.step,
+                self.seed,
+                self.clip_norm,
+            )
             self._train_loop = make_loop(self.strategy, step, spec)
             self._train_spec = spec
-        self.checkpoint = tf.train.Checkpoint(
-            model=self.model,
-            optimizer=self.optimizer,
-            metrics=self.metrics,
-            step=self.step,
-            record=self.record,
-        )
-
-    def _checkpointing(
-        self,
-        workdir: pathlib.Path,
-        *,
-        resume: bool,
-        save_steps: int | None,
-        save_seconds: float | None,
-        keep: int,
-        best: str | None,
-    ) -> list[Action]:
-        """Restores, and returns the actions that save."""
-        latest = LatestCheckpoints(self.checkpoint, workdir / "checkpoints", keep)
-        if resume:
-            path = latest.restore()
-            if path is not None:
-                logging.info("resumed at step %d from %s", int(self.step.numpy()), path)
-
-        def save(moment: Moment) -> None:
-            latest.save(moment.step)
-
-        actions = []
-        if best is not None:
-            mode = "min" if best.endswith("loss") else "max"
-            keeper = BestCheckpoints(self.checkpoint, workdir / "best", best, mode)
-
-            def offer(moment: Moment) -> None:
-                assert moment.row is not None
-                if best not in moment.row:
-                    raise UsageError(
-                        f"best is {best!r}: this run has {', '.join(moment.row)}"
-                    )
-                keeper.offer(moment.step, dict(moment.row))
-
-            actions.append(at(every_epoch(), offer))
-        actions.append(at(every_epoch(), save))
-        if save_steps is not None:
-            actions.append(at(every_steps(save_steps), save))
-        if save_seconds is not None:
-            actions.append(at(every_seconds(save_seconds), save))
-        return actions
 
     def _train(
         self,
@@ -233,37 +210,29 @@ class Trainer:
         epochs: int,
         validation: Batches | None,
         actions: Sequence[Action],
+        poll: Callable[[], None],
     ) -> None:
-        replicas, steps_per_epoch = (
-            self.strategy.num_replicas_in_sync,
-            train.steps_per_epoch,
-        )
         assert self.metrics is not None
-        step, earlier = int(self.step.numpy()), self.record.seconds
-        began = epoch_began = time.perf_counter()
-        paused, trained = 0.0, 0
-        for block in train.blocks(
-            replicas, self.steps_per_loop, start_step=step, epochs=epochs
-        ):
-            before, step = step, step + int(block["weight"].shape[0])
-            self._train_loop(block)
-            if int(self.step.numpy()) != step:
-                raise RuntimeError(
-                    f"the loop went from {before} to {int(self.step.numpy())}"
-                )
-            trained += min(train.batch_size * (step - before), train.examples)
-            rate = trained / (time.perf_counter() - epoch_began - paused)
-            metrics, row = self.metrics.result(), None
+        accumulated = self.metrics
+        steps_per_epoch, examples, seconds = train.steps_per_epoch, 0, 0.0
+        looked = time.perf_counter()
+
+        def look(step: int, loop_steps: int) -> None:
+            """What happens between two inner loops."""
+            nonlocal examples, seconds, looked
+            metrics, row = accumulated.result(), None
+            epoch = -(-step // steps_per_epoch)
             if step % steps_per_epoch == 0:
-                row = self._end_epoch(step // steps_per_epoch, step, validation)
-            self.record.seconds = earlier + time.perf_counter() - began
+                row = self._end_epoch(epoch, step, validation, poll)
+            now = time.perf_counter()
+            self.record.seconds, looked = self.record.seconds + now - looked, now
             moment = Moment(
                 step=step,
-                loop_steps=step - before,
-                epoch=math.ceil(step / steps_per_epoch),
+                loop_steps=loop_steps,
+                epoch=epoch,
                 epochs=epochs,
                 steps_per_epoch=steps_per_epoch,
-                images_per_second=rate,
+                images_per_second=examples / seconds if seconds else 0.0,
                 seconds=self.record.seconds,
                 row=row,
                 metrics=metrics,
@@ -272,16 +241,46 @@ class Trainer:
             for action in actions:
                 action(moment)
             if row is not None:
-                epoch_began, trained = time.perf_counter(), 0
+                examples, seconds = 0, 0.0
+            poll()
+
+        step = int(self.step.numpy())
+        if step > len(self.record.rows) * steps_per_epoch and (
+            step % steps_per_epoch == 0
+        ):
+            look(step, 0)  # it was stopped between an epoch's last step and its row
+        for block in train.blocks(
+            self.strategy.num_replicas_in_sync,
+            self.steps_per_loop,
+            start_step=step,
+            epochs=epochs,
+        ):
+            steps, began = int(block["weight"].shape[0]), time.perf_counter()
+            if not self._train_loop(block):
+                bad = int(self.step.numpy())
+                raise non_finite(self.model.trainable_variables, step, bad)
+            step += steps
+            if int(self.step.numpy()) != step:
+                raise RuntimeError(
+                    f"the step is {int(self.step.numpy())} after a loop that ends at "
+                    f"{step}"
+                )
+            seconds += time.perf_counter() - began
+            examples += min(steps * train.batch_size, train.examples)
+            look(step, steps)
 
     def _end_epoch(
-        self, epoch: int, step: int, validation: Batches | None
+        self,
+        epoch: int,
+        step: int,
+        validation: Batches | None,
+        poll: Callable[[], None],
     ) -> dict[str, float]:
         """Evaluates, records the epoch's row, and clears the training metrics."""
         assert self.metrics is not None
         row: dict[str, float] = {"epoch": epoch, "step": step, **self.metrics.result()}
         if validation is not None:
-            values = self.evaluate(validation)
+            values = self.evaluate(validation, poll)
             row |= {f"val_{k}": v for k, v in values.items() if k != "examples"}
         self.record.rows.append(row)
         self.metrics.reset()

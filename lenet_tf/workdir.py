@@ -1,31 +1,41 @@
 """The workdir is the run: its files are written whole or not at all.
 
     write_json(workdir / "result.json", {"test_accuracy": 0.985})
-    claim(workdir, config)                # makes it, or finds the run it holds
+    with claim(workdir, config, free):    # makes it, or finds the run it holds
+        ...
 
 Every file is written to a temporary name beside it and renamed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import fcntl
 import io
 import json
 import os
 import pathlib
+import socket
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lenet_tf.errors import UsageError
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file atomically."""
+    """Writes a file atomically.
+
+    Raises:
+      UsageError: it cannot be written, as when the disk is full; the old one is whole.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -60,8 +70,11 @@ def write_csv(path: pathlib.Path, rows: Sequence[Mapping[str, float]]) -> None:
     write_text(path, text.getvalue())
 
 
-def claim(workdir: pathlib.Path, config: Mapping[str, Any], free: set[str]) -> None:
-    """Makes a workdir for a configuration, or checks that it is of the same one.
+@contextlib.contextmanager
+def claim(
+    workdir: pathlib.Path, config: Mapping[str, Any], free: set[str]
+) -> Iterator[None]:
+    """Holds a workdir for a run of one configuration, while the context lasts.
 
     Args:
       workdir: made with its parents; gets a config.json.
@@ -69,8 +82,19 @@ def claim(workdir: pathlib.Path, config: Mapping[str, Any], free: set[str]) -> N
       free: settings that may change when a run is resumed.
 
     Raises:
-      UsageError: it is a file, cannot be written, or holds a run of other settings.
+      UsageError: it is a file, cannot be written, is in use by another process, or
+        holds a run of other settings.
     """
+    _make(workdir)
+    with _locked(workdir):
+        path = workdir / "config.json"
+        if path.exists():
+            _check_same(workdir, read_json(path), config, free)
+        write_json(path, config)
+        yield
+
+
+def _make(workdir: pathlib.Path) -> None:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=workdir):
@@ -84,18 +108,46 @@ def claim(workdir: pathlib.Path, config: Mapping[str, Any], free: set[str]) -> N
             f"workdir {workdir} cannot be written ({error.strerror}): choose another "
             "--workdir"
         ) from error
-    path = workdir / "config.json"
-    if path.exists():
-        there = read_json(path)
-        differing = [
-            f"{key} (there {there.get(key)!r}, now {config.get(key)!r})"
-            for key in sorted({*there, *config} - free)
-            if there.get(key) != config.get(key)
-        ]
-        if differing:
+
+
+@contextlib.contextmanager
+def _locked(workdir: pathlib.Path) -> Iterator[None]:
+    """Locks for this process.
+
+    The lock is the system's (flock), so it goes with the process, however that ends;
+    the file only tells who holds it, and stays.
+    """
+    with open(workdir / ".lock", "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
             raise UsageError(
-                f"workdir {workdir} holds a run of another configuration: "
-                f"{', '.join(differing)}; go on with its settings, or choose another "
-                "--workdir"
-            )
-    write_json(path, config)
+                f"workdir {workdir} is in use by {holder}: wait for its end, or choose "
+                "another --workdir"
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+        file.truncate(0)
+
+
+def _check_same(
+    workdir: pathlib.Path,
+    there: Mapping[str, Any],
+    config: Mapping[str, Any],
+    free: set[str],
+) -> None:
+    differing = [
+        f"{key} (there {there.get(key)!r}, now {config.get(key)!r})"
+        for key in sorted({*there, *config} - free)
+        if there.get(key) != config.get(key)
+    ]
+    if differing:
+        raise UsageError(
+            f"workdir {workdir} holds a run of another configuration: "
+            f"{', '.join(differing)}; go on with its settings, or choose another "
+            "--workdir"
+        )

@@ -7,7 +7,7 @@
         _cli.run(main)
 
 Exit status: 0, or what `main` returns; 1 for a `UsageError`; 2 for a wrong flag; 130
-for Ctrl-C. Any other exception is a bug and keeps its traceback.
+for Ctrl-C and 143 for SIGTERM. Any other exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ with _held_back_stderr() if _quiet else contextlib.nullcontext():
 
 import lenet_tf  # noqa: E402
 from lenet_tf.errors import UsageError  # noqa: E402
+from lenet_tf.signals import StopRequested  # noqa: E402
 
 _HELP = frozenset(f"{dash}{name}" for dash in ("-", "--") for name in ("help", "h"))
 _groups: dict[str, list[str]] = {}
@@ -78,6 +79,9 @@ def run(main: Callable[[list[str]], int | None]) -> None:
         status = _fail(error, 2)
     except UsageError as error:
         status = _fail(error, 1)
+    except StopRequested as stop:
+        print(stop, file=sys.stderr)
+        status = stop.status
     except KeyboardInterrupt:
         status = 130
     sys.exit(status)

@@ -93,6 +93,7 @@ with _cli.group("Training"):
         "The same in evaluation.",
         lower_bound=1,
     )
+    flags.DEFINE_float("clip_norm", None, "The most the gradient's global norm may be.")
     flags.DEFINE_integer(
         "seed", _DEFAULTS.seed, "Of the initial weights and the order of examples."
     )
@@ -131,9 +132,17 @@ with _cli.group("Run directory"):
     flags.DEFINE_integer(
         "keep", _DEFAULTS.keep, "How many of the latest checkpoints to keep.", 1
     )
+    flags.DEFINE_bool(
+        "background_save", False, "Train on while checkpoints are written."
+    )
 
 flags.register_validator(
     "learning_rate", lambda rate: rate > 0, "--learning_rate must be above 0"
+)
+flags.register_validator(
+    "clip_norm",
+    lambda norm: norm is None or norm > 0,
+    "--clip_norm must be above 0",
 )
 flags.register_validator(
     "momentum", lambda momentum: momentum < 1, "--momentum must be below 1"

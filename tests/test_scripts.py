@@ -49,6 +49,7 @@ def test_a_run_leaves_the_files_it_promises_and_no_others(
     reference: pathlib.Path,
 ) -> None:
     assert sorted(path.name for path in reference.iterdir()) == [
+        ".lock",
         "best",
         "checkpoints",
         "config.json",
@@ -77,7 +78,7 @@ def test_a_complete_run_is_not_trained_again(reference: pathlib.Path) -> None:
     before = (reference / "history.csv").read_bytes()
     finished = run("train.py", "--epochs=1", f"--workdir={reference}")
     assert finished.status == 0, finished.stderr
-    assert "resumed at step 907" in finished.stderr
+    assert "checkpoints/step-907" in finished.stderr
     assert "epoch 1/1" not in finished.stderr
     assert (reference / "history.csv").read_bytes() == before
 

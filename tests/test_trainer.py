@@ -130,12 +130,12 @@ def test_a_run_stopped_in_mid_epoch_resumes_bit_for_bit(
             batches(),
             epochs=3,
             validation=batches(),
-            workdir=tmp_path,
-            save_steps=1,
+            saver=lenet_tf.Saver(tmp_path, steps=1),
             actions=[stop_at_11],
         )
     resumed = make_trainer(steps_per_loop=3)
-    history = resumed.fit(batches(), epochs=3, validation=batches(), workdir=tmp_path)
+    saver = lenet_tf.Saver(tmp_path)
+    history = resumed.fit(batches(), epochs=3, validation=batches(), saver=saver)
     assert history == expected
     for a, b in zip(state(whole), state(resumed), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -212,8 +212,7 @@ def test_bad_arguments_are_refused_with_the_fix(
             Batches(digits, 32),
             epochs=1,
             validation=Batches(digits, 32),
-            workdir=tmp_path,
-            best="val_f1",
+            saver=lenet_tf.Saver(tmp_path, best="val_f1"),
         )
 
 

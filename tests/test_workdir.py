@@ -66,7 +66,7 @@ def test_text_that_cannot_be_encoded_leaves_the_old_file(
 
 def test_a_failing_rename_leaves_no_temporary_file(tmp_path: pathlib.Path) -> None:
     (tmp_path / "taken" / "inside").mkdir(parents=True)
-    with pytest.raises(OSError, match="taken"):
+    with pytest.raises(UsageError, match="taken cannot be written"):
         write_text(tmp_path / "taken", "text")
     assert names(tmp_path) == ["taken"]
 
@@ -135,31 +135,36 @@ def test_a_claim_makes_the_workdir_with_its_parents_and_config(
     tmp_path: pathlib.Path,
 ) -> None:
     workdir = tmp_path / "runs" / "one"
-    claim(workdir, CONFIG, set())
-    assert names(workdir) == ["config.json"]
+    with claim(workdir, CONFIG, set()):
+        pass
+    assert names(workdir) == [".lock", "config.json"]
     assert read_json(workdir / "config.json") == CONFIG
 
 
 def test_a_claim_takes_a_directory_that_holds_no_run(tmp_path: pathlib.Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    claim(tmp_path, CONFIG, set())
-    assert names(tmp_path) == ["config.json", "notes.txt"]
+    with claim(tmp_path, CONFIG, set()):
+        pass
+    assert names(tmp_path) == [".lock", "config.json", "notes.txt"]
 
 
 def test_the_same_configuration_may_claim_again(tmp_path: pathlib.Path) -> None:
-    claim(tmp_path, CONFIG, set())
+    with claim(tmp_path, CONFIG, set()):
+        pass
     before = (tmp_path / "config.json").read_bytes()
-    claim(tmp_path, CONFIG, set())
+    with claim(tmp_path, CONFIG, set()):
+        pass
     assert (tmp_path / "config.json").read_bytes() == before
 
 
 def test_another_configuration_is_refused_with_each_key_and_both_values(
     tmp_path: pathlib.Path,
 ) -> None:
-    claim(tmp_path, CONFIG, set())
+    with claim(tmp_path, CONFIG, set()):
+        pass
     other = {**CONFIG, "batch_size": 32, "dataset": "kmnist"}
-    with pytest.raises(UsageError) as error:
-        claim(tmp_path, other, {"epochs"})
+    with pytest.raises(UsageError) as error, claim(tmp_path, other, {"epochs"}):
+        pass
     message = str(error.value)
     assert "batch_size (there 64, now 32)" in message
     assert "dataset (there 'mnist', now 'kmnist')" in message
@@ -171,24 +176,33 @@ def test_another_configuration_is_refused_with_each_key_and_both_values(
 
 
 def test_keys_that_only_one_configuration_has_differ(tmp_path: pathlib.Path) -> None:
-    claim(tmp_path, {"old": 1}, set())
-    with pytest.raises(UsageError, match=r"new \(there None, now 2\), old \(there 1"):
-        claim(tmp_path, {"new": 2}, set())
+    with claim(tmp_path, {"old": 1}, set()):
+        pass
+    with (
+        pytest.raises(UsageError, match=r"new \(there None, now 2\), old \(there 1"),
+        claim(tmp_path, {"new": 2}, set()),
+    ):
+        pass
 
 
 def test_free_keys_may_change_and_the_new_values_are_kept(
     tmp_path: pathlib.Path,
 ) -> None:
-    claim(tmp_path, CONFIG, set())
+    with claim(tmp_path, CONFIG, set()):
+        pass
     longer = {**CONFIG, "epochs": 10, "save_steps": 5}
-    claim(tmp_path, longer, {"epochs", "save_steps"})
+    with claim(tmp_path, longer, {"epochs", "save_steps"}):
+        pass
     assert read_json(tmp_path / "config.json") == longer
 
 
 def test_a_broken_config_is_refused_and_left_alone(tmp_path: pathlib.Path) -> None:
     (tmp_path / "config.json").write_text('{"dataset": ')
-    with pytest.raises(UsageError, match=r"config\.json cannot be read as JSON"):
-        claim(tmp_path, CONFIG, set())
+    with (
+        pytest.raises(UsageError, match=r"config\.json cannot be read as JSON"),
+        claim(tmp_path, CONFIG, set()),
+    ):
+        pass
     assert (tmp_path / "config.json").read_text() == '{"dataset": '
 
 
@@ -197,21 +211,30 @@ def test_a_file_or_a_path_under_one_is_refused(
     tmp_path: pathlib.Path, below: str
 ) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UsageError, match="is not a directory: choose another"):
-        claim(tmp_path / "file" / below, CONFIG, set())
+    with (
+        pytest.raises(UsageError, match="is not a directory: choose another"),
+        claim(tmp_path / "file" / below, CONFIG, set()),
+    ):
+        pass
     assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc")
 def test_a_place_where_nothing_can_be_made_is_refused() -> None:
-    with pytest.raises(UsageError, match="workdir /proc/run/one cannot be written"):
-        claim(pathlib.Path("/proc/run/one"), CONFIG, set())
+    with (
+        pytest.raises(UsageError, match="workdir /proc/run/one cannot be written"),
+        claim(pathlib.Path("/proc/run/one"), CONFIG, set()),
+    ):
+        pass
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/net"), reason="needs /proc")
 def test_a_directory_where_no_file_can_be_made_is_refused() -> None:
-    with pytest.raises(UsageError, match="workdir /proc/self/net"):
-        claim(pathlib.Path("/proc/self/net"), CONFIG, set())
+    with (
+        pytest.raises(UsageError, match="workdir /proc/self/net"),
+        claim(pathlib.Path("/proc/self/net"), CONFIG, set()),
+    ):
+        pass
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -220,7 +243,10 @@ def test_a_directory_without_write_permission_is_refused(
 ) -> None:
     tmp_path.chmod(0o500)
     try:
-        with pytest.raises(UsageError, match="is not writable"):
-            claim(tmp_path, CONFIG, set())
+        with (
+            pytest.raises(UsageError, match="cannot be written"),
+            claim(tmp_path, CONFIG, set()),
+        ):
+            pass
     finally:
         tmp_path.chmod(0o700)
