@@ -38,6 +38,7 @@ from lenet_tf.loop import make_loop as make_loop
 from lenet_tf.losses import classification as classification
 from lenet_tf.losses import softmax_cross_entropy as softmax_cross_entropy
 from lenet_tf.metrics import Accumulators as Accumulators
+from lenet_tf.metrics import confusion as confusion
 from lenet_tf.metrics import correct as correct
 from lenet_tf.models import LeNet5 as LeNet5
 from lenet_tf.optimizers import SGD as SGD

@@ -19,7 +19,7 @@ from lenet_tf.distribute import all_reduce_sum, local_assign_add
 from lenet_tf.errors import UsageError
 from lenet_tf.guard import all_finite
 from lenet_tf.losses import Forward
-from lenet_tf.metrics import WEIGHT, Accumulators, weighted_sums
+from lenet_tf.metrics import EXAMPLES, WEIGHT, Accumulators, weighted_sums
 from lenet_tf.optimizers import Optimizer, clip_by_global_norm
 from lenet_tf.stateless import POSITION, SEED
 
@@ -152,9 +152,9 @@ def make_loop(
     return loop
 
 
-def value_names(
+def value_shapes(
     forward: Forward, model: tf.Module, spec: Mapping[str, tf.TensorSpec]
-) -> list[str]:
+) -> dict[str, list[int]]:
     """Finds what a forward function returns, without computing it.
 
     Args:
@@ -163,10 +163,11 @@ def value_names(
       spec: of a block, as in `make_loop`.
 
     Returns:
-      The names of its per-example values.
+      Name -> shape of one example's value.
 
     Raises:
-      UsageError: not a dict of [B] values, or no `loss` among them.
+      UsageError: not a dict of [B, ...] values, no `loss` [B] among them, or a name
+        that the sums need themselves.
     """
     batch = {k: tf.TensorSpec(s.shape[1:], s.dtype) for k, s in spec.items()}
     batch_size = batch[WEIGHT].shape[0]
@@ -179,9 +180,12 @@ def value_names(
             f"forward returned {outputs}: return a dict of [batch] values with 'loss'"
         )
     for name, value in outputs.items():
-        if value.shape.rank != 1 or value.shape[0] not in (None, batch_size):
+        if name in (WEIGHT, EXAMPLES):
+            raise UsageError(f"forward returned {name!r}, which is taken: rename it")
+        rank = value.shape.rank
+        if not rank or value.shape[0] != batch_size or (name == "loss" and rank > 1):
             raise UsageError(
                 f"forward returned {name!r} of shape {value.shape} for a batch of "
                 f"{batch_size}: return one value an example, shape [{batch_size}]"
             )
-    return list(outputs)
+    return {name: list(value.shape[1:]) for name, value in outputs.items()}

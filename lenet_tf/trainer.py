@@ -19,7 +19,7 @@ from lenet_tf.actions import Action, Moment
 from lenet_tf.checkpoints import RunRecord
 from lenet_tf.errors import NonFiniteError, UsageError
 from lenet_tf.guard import non_finite
-from lenet_tf.loop import EvalStep, TrainStep, make_loop, value_names
+from lenet_tf.loop import EvalStep, TrainStep, make_loop, value_shapes
 from lenet_tf.losses import Forward, classification
 from lenet_tf.metrics import Accumulators
 from lenet_tf.optimizers import Optimizer
@@ -157,7 +157,7 @@ class Trainer:
 
     def evaluate(
         self, data: Batches, poll: Callable[[], None] = lambda: None
-    ) -> dict[str, float]:
+    ) -> dict[str, Any]:
         """Computes the mean of every value over a dataset, each example counted once.
 
         Args:
@@ -165,7 +165,8 @@ class Trainer:
           poll: called between inner loops; what it raises is passed on.
 
         Returns:
-          Value name -> mean, and `examples`, how many were counted.
+          Value name -> mean, or float64 sum [...] of a value [B, ...]; and `examples`,
+          how many were counted.
         """
         replicas = self.strategy.num_replicas_in_sync
         loop, metrics = self._eval_loop(data.spec(replicas))
@@ -173,7 +174,8 @@ class Trainer:
         for block in data.blocks(replicas, self.steps_per_loop, epochs=1):
             poll()
             loop(block)
-        return {**metrics.result(), "examples": int(metrics.examples.numpy())}
+        examples = int(metrics.examples.numpy())
+        return {**metrics.result(), **metrics.sums(), "examples": examples}
 
     @property
     def traces(self) -> dict[str, int]:
@@ -188,9 +190,9 @@ class Trainer:
     def _build(self, train: Batches) -> None:
         spec = train.spec(self.strategy.num_replicas_in_sync)
         if self.metrics is None:
-            names = value_names(self.forward, self.model, spec)
+            shapes = value_shapes(self.forward, self.model, spec)
             with self.strategy.scope():
-                self.metrics = Accumulators(names)
+                self.metrics = Accumulators(shapes)
         if self._train_loop is None or spec != self._train_spec:
             step = TrainStep(
                 self.model,
@@ -281,7 +283,7 @@ class Trainer:
         row: dict[str, float] = {"epoch": epoch, "step": step, **self.metrics.result()}
         if validation is not None:
             values = self.evaluate(validation, poll)
-            row |= {f"val_{k}": v for k, v in values.items() if k != "examples"}
+            row |= {f"val_{k}": v for k, v in values.items() if isinstance(v, float)}
         self.record.rows.append(row)
         self.metrics.reset()
         return row
@@ -289,9 +291,9 @@ class Trainer:
     def _eval_loop(self, spec: dict[str, tf.TensorSpec]) -> tuple[Any, Accumulators]:
         key = tuple(sorted((k, tuple(s.shape), s.dtype) for k, s in spec.items()))
         if key not in self._eval:
-            names = value_names(self.forward, self.model, spec)
+            shapes = value_shapes(self.forward, self.model, spec)
             with self.strategy.scope():
-                metrics = Accumulators(names)
+                metrics = Accumulators(shapes)
             step = EvalStep(self.model, self.forward, metrics)
             self._eval[key] = make_loop(self.strategy, step, spec), metrics
         return self._eval[key]

@@ -1,6 +1,7 @@
 """The outer loop: equality over replicas, exact counts, traces, exact resume."""
 
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -222,3 +223,74 @@ def test_no_epochs_train_nothing(digits: Arrays) -> None:
     assert trainer.fit(Batches(digits, 32), epochs=0) == {}
     for a, b in zip(before, state(trainer), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def everything(
+    model: lenet_tf.LeNet5, batch: Mapping[str, tf.Tensor], training: bool
+) -> dict[str, tf.Tensor]:
+    """A forward function that uses all: dropout, weights, a confusion matrix."""
+    logits = model(lenet_tf.standardize(batch["image"]), training=training)
+    if training:
+        logits = lenet_tf.dropout(batch, logits, 0.3)
+    return {
+        "loss": lenet_tf.softmax_cross_entropy(logits, batch["label"]),
+        "accuracy": lenet_tf.correct(logits, batch["label"]),
+        "confusion": lenet_tf.confusion(logits, batch["label"]),
+    }
+
+
+@pytest.mark.parametrize("batch_size", [2, 32, 50])
+@pytest.mark.parametrize(("optimizer", "tolerance"), [("sgd", 1e-5), ("adam", 1e-4)])
+def test_clipping_weights_dropout_and_metrics_are_the_same_on_1_to_4_replicas(
+    digits: Arrays, batch_size: int, optimizer: str, tolerance: float
+) -> None:
+    """Shards are ragged, and empty: 2 examples on 4 replicas, 103 of 32 and 50."""
+    weight = np.random.default_rng(1).random(103).astype(np.float32)
+    data = {**digits, "weight": weight}
+    data = {k: v[: 10 if batch_size == 2 else 103] for k, v in data.items()}
+    runs = []
+    for replicas in (1, 2, 3, 4):
+        strategy = lenet_tf.make_strategy(replicas)
+        with strategy.scope():
+            model = lenet_tf.LeNet5(seed=1)
+        rule = lenet_tf.Adam(1e-3) if optimizer == "adam" else lenet_tf.SGD(0.1, 0.9)
+        trainer = lenet_tf.Trainer(
+            model, rule, everything, strategy=strategy, clip_norm=0.05, seed=4
+        )
+        batches = Batches(data, batch_size, seed=5)
+        history = trainer.fit(batches, epochs=4)
+        runs.append((state(trainer), history, trainer.evaluate(batches)))
+    for weights, history, result in runs[1:]:
+        for a, b in zip(runs[0][0], weights, strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
+        np.testing.assert_allclose(history["loss"], runs[0][1]["loss"], rtol=1e-4)
+        assert result["examples"] == runs[0][2]["examples"] == len(data["label"])
+        for name in ("confusion", "loss", "accuracy"):
+            np.testing.assert_allclose(result[name], runs[0][2][name], rtol=1e-4)
+    expected = everything(trainer.model, data, False)
+    np.testing.assert_allclose(
+        result["confusion"],
+        np.einsum("bij,b->ij", expected["confusion"], data["weight"]),
+        rtol=1e-5,
+    )
+    assert result["accuracy"] == pytest.approx(
+        np.average(expected["accuracy"], weights=data["weight"]), rel=1e-5
+    )
+
+
+def test_the_gradient_is_clipped_after_the_all_reduce(
+    strategy: tf.distribute.Strategy, digits: Arrays
+) -> None:
+    """One SGD step at rate 1 moves the weights by the clipped norm, on any replicas."""
+    with strategy.scope():
+        model = lenet_tf.LeNet5(seed=1)
+    before = [v.numpy() for v in model.trainable_variables]
+    trainer = lenet_tf.Trainer(
+        model, lenet_tf.SGD(1.0), strategy=strategy, clip_norm=0.01
+    )
+    trainer.fit(Batches(digits, 103), epochs=1)
+    moved = [
+        a - b.numpy() for a, b in zip(before, model.trainable_variables, strict=True)
+    ]
+    norm = np.sqrt(sum(np.sum(m.astype(np.float64) ** 2) for m in moved))
+    assert norm == pytest.approx(0.01, rel=1e-4)
