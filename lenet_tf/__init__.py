@@ -17,7 +17,7 @@ from lenet_tf.actions import every_seconds as every_seconds
 from lenet_tf.actions import every_steps as every_steps
 from lenet_tf.actions.history import HistoryFile as HistoryFile
 from lenet_tf.actions.progress import Progress as Progress
-from lenet_tf.checkpoints import BestCheckpoints as BestCheckpoints
+from lenet_tf.best import BestCheckpoints as BestCheckpoints
 from lenet_tf.checkpoints import LatestCheckpoints as LatestCheckpoints
 from lenet_tf.datasets import Examples as Examples
 from lenet_tf.datasets import Splits as Splits

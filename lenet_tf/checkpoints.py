@@ -1,10 +1,10 @@
-"""Checkpoint managers: the latest for resuming, the best by a chosen metric.
+"""The latest checkpoints of a run, for resuming; the best are in best.py.
 
     latest = LatestCheckpoints(checkpoint, workdir / "checkpoints", keep=3)
     path = latest.restore()               # None when there is nothing to restore
     latest.save(step)
 
-Both write ordinary TensorFlow checkpoints, and neither evicts the other's. Everything
+Both are ordinary TensorFlow checkpoints, and neither evicts the other's. Everything
 that a run is made of is in one `tf.train.Checkpoint`: weights, slots, metric
 accumulators, the step, and what Python remembers (`RunRecord`), so one file is the
 whole truth and nothing has to be brought into line with it.
@@ -12,8 +12,8 @@ whole truth and nothing has to be brought into line with it.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import math
 import pathlib
 import shutil
 from collections.abc import Callable
@@ -23,8 +23,8 @@ from typing import Any
 import tensorflow as tf
 
 from lenet_tf.errors import CheckpointError
-from lenet_tf.restore import newest_whole, restore, saved_steps
-from lenet_tf.workdir import read_json, write_json
+from lenet_tf.restore import newest_whole, restore, saved
+from lenet_tf.workdir import write_text
 
 
 class RunRecord(tf.train.experimental.PythonState):
@@ -44,9 +44,17 @@ class RunRecord(tf.train.experimental.PythonState):
         return json.dumps({"rows": self.rows, "seconds": self.seconds})
 
     def deserialize(self, string_value: bytes) -> None:
-        """Takes back what `serialize` gave."""
-        fields: dict[str, Any] = json.loads(string_value)
-        self.rows, self.seconds = fields["rows"], fields["seconds"]
+        """Takes back what `serialize` gave.
+
+        Raises:
+          ValueError: it is something else.
+        """
+        fields: Any = json.loads(string_value)
+        try:
+            rows = [{str(k): +v for k, v in row.items()} for row in fields["rows"]]
+            self.rows, self.seconds = rows, float(fields["seconds"])
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError("its record is not that of a run") from error
 
 
 class LatestCheckpoints:
@@ -74,14 +82,16 @@ class LatestCheckpoints:
         self._snapshot = snapshot
         self._writer = ThreadPoolExecutor(1) if snapshot else None
         self._pending: Future[None] | None = None
-        self.saved_step: int | None = None
+        self.newest: str | None = None
         self._kept: list[str] = []
 
-    def save(self, step: int) -> str:
+    def save(self, step: int, row_due: bool = False) -> str:
         """Writes a checkpoint, then drops the oldest; a kill leaves the older whole.
 
         Args:
           step: in its name. A step that was just saved or restored is not saved again.
+          row_due: whether the epoch that ends at this step has no row yet. Such a
+            checkpoint gets another name: the one with the row is not written over it.
 
         Returns:
           The path prefix of the newest checkpoint.
@@ -89,15 +99,15 @@ class LatestCheckpoints:
         Raises:
           CheckpointError: it cannot be written; the one before is whole.
         """
-        path = str(self.directory / f"step-{step}")
-        if step == self.saved_step:
+        path = str(self.directory / f"{'pending' if row_due else 'step'}-{step}")
+        if path == self.newest:
             return path
         self.wait()
-        self.saved_step = step
         if self._writer is None or self._snapshot is None:
             self._write(self._checkpoint, path)
         else:
             self._pending = self._writer.submit(self._write, self._snapshot(), path)
+        self.newest = path
         return path
 
     def poll(self) -> None:
@@ -125,90 +135,26 @@ class LatestCheckpoints:
         if path is None:
             return None
         restore(self._checkpoint, path)
-        self.saved_step = step = int(path.rsplit("-", 1)[1])
-        found = saved_steps(self.directory).items()
-        self._kept = [p for s, p in reversed(found) if s <= step]
+        found = saved(self.directory)
+        newer = found.index(path)  # and damaged: they are the first to be dropped
+        self._kept = [*found[:newer], *reversed(found[newer:])]
+        self.newest = path
         return path
 
     def _write(self, checkpoint: tf.train.Checkpoint, path: str) -> None:
         write(checkpoint, path)
         self._kept = [*(kept for kept in self._kept if kept != path), path]
         dropped, self._kept = self._kept[: -self._keep], self._kept[-self._keep :]
-        # The state file is for TensorFlow's own tools; it is written by rename.
-        tf.compat.v1.train.update_checkpoint_state(
-            str(self.directory), path, self._kept
-        )
+        self._write_state()
         for old in dropped:
-            _delete(old)
+            delete(old)
 
-
-class BestCheckpoints:
-    """Keeps the checkpoints with the best values of a metric.
-
-    Args:
-      checkpoint: what is saved.
-      directory: made at the first save; `best.json` in it lists the values.
-      metric: name of the metric, such as "val_accuracy".
-      mode: "max" or "min", which values are better.
-      keep: how many to keep.
-    """
-
-    def __init__(
-        self,
-        checkpoint: tf.train.Checkpoint,
-        directory: pathlib.Path,
-        metric: str,
-        mode: str = "max",
-        keep: int = 1,
-    ) -> None:
-        if mode not in ("max", "min") or keep < 1:
-            raise CheckpointError(
-                f"mode is {mode!r}, keep is {keep}: give 'max' or 'min', and 1 or more"
-            )
-        self._checkpoint, self.directory = checkpoint, directory
-        self.metric, self._sign, self._keep = metric, 1 if mode == "max" else -1, keep
-
-    @property
-    def _record(self) -> pathlib.Path:
-        return self.directory / "best.json"
-
-    def entries(self) -> list[dict[str, float]]:
-        """Returns `step` and value of what is kept, best first; of equals the older."""
-        if not self._record.exists():
-            return []
-        return list(read_json(self._record)["checkpoints"])
-
-    def path(self) -> str | None:
-        """Returns the path prefix of the best checkpoint, None when there is none."""
-        entries = self.entries()
-        return self._prefix(int(entries[0]["step"])) if entries else None
-
-    def offer(self, step: int, metrics: dict[str, float]) -> bool:
-        """Saves the present state if it is among the best; a NaN never is.
-
-        Returns:
-          Whether it was saved.
-
-        Raises:
-          CheckpointError: it cannot be written; those before are whole.
-        """
-        value = metrics[self.metric]
-        old = [entry for entry in self.entries() if entry["step"] != step]
-        new = [*old, {"step": step, "value": value}]
-        new.sort(key=lambda entry: (-self._sign * entry["value"], entry["step"]))
-        kept = new[: self._keep]
-        if math.isnan(value) or all(entry["step"] != step for entry in kept):
-            return False
-        write(self._checkpoint, self._prefix(step))
-        # The list is written between saving the new and deleting the old: it never
-        # names what is not there.
-        write_json(self._record, {"metric": self.metric, "checkpoints": kept})
-        for entry in new[self._keep :]:
-            _delete(self._prefix(int(entry["step"])))
-        return True
-
-    def _prefix(self, step: int) -> str:
-        return str(self.directory / f"step-{step}")
+    def _write_state(self) -> None:
+        """Writes the file by which tf.train.latest_checkpoint finds the newest."""
+        names = [pathlib.Path(path).name for path in self._kept]
+        lines = [f'model_checkpoint_path: "{names[-1]}"']
+        lines += [f'all_model_checkpoint_paths: "{name}"' for name in names]
+        write_text(self.directory / "checkpoint", "\n".join(lines) + "\n")
 
 
 def write(checkpoint: tf.train.Checkpoint, path: str) -> None:
@@ -223,38 +169,21 @@ def write(checkpoint: tf.train.Checkpoint, path: str) -> None:
         _ = checkpoint.save_counter  # made now, so that every file has it
         checkpoint.write(path)
     except (tf.errors.OpError, OSError) as error:
-        _delete(path)
+        with contextlib.suppress(OSError):
+            delete(path)
         raise CheckpointError(
             f"{path} cannot be saved, the one before it is whole: "
             f"{str(error).splitlines()[0]}"
         ) from error
 
 
-def find(workdir: pathlib.Path, which: str = "latest") -> str:
-    """Finds a checkpoint of a run.
-
-    Args:
-      workdir: of the run.
-      which: "latest" or "best".
-
-    Returns:
-      Its path prefix.
-
-    Raises:
-      CheckpointError: there is none.
-    """
-    if which == "best":
-        path = BestCheckpoints(tf.train.Checkpoint(), workdir / "best", "").path()
-    elif which == "latest":
-        path = newest_whole(workdir / "checkpoints")
-    else:
-        raise CheckpointError(f"which is {which!r}: choose 'latest' or 'best'")
-    if path is None:
-        raise CheckpointError(f"{workdir} has no {which} checkpoint: train first")
-    return path
+def remove_unfinished(directory: pathlib.Path) -> None:
+    """Deletes the temporary directories of saves that were killed."""
+    for left in directory.glob("*-*_temp"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
-def _delete(path: str) -> None:
+def delete(path: str) -> None:
     """Deletes the files of a checkpoint, half-written ones too, the index first."""
     prefix = pathlib.Path(path)
     shutil.rmtree(f"{path}_temp", ignore_errors=True)

@@ -10,6 +10,7 @@ epochs of batches of 64.
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -112,6 +113,18 @@ class Config:
             value = getattr(self, field)
             if value < minimum:
                 raise UsageError(f"{field} is {value}: it must be at least {minimum}")
+        # Not every one is a number; a comparison with NaN is false.
+        for field, fits, rule in (
+            ("learning_rate", lambda x: 0 < x < math.inf, "a number above 0"),
+            ("clip_norm", lambda x: 0 < x < math.inf, "a number above 0"),
+            ("momentum", lambda x: 0 <= x < 1, "in [0, 1)"),
+            ("save_seconds", lambda x: 0 <= x < math.inf, "a number from 0 on"),
+            ("save_steps", lambda x: x >= 1, "at least 1"),
+            ("seed", lambda x: -(2**31) <= x < 2**31, "of 32 bits"),
+        ):
+            value = getattr(self, field)
+            if value is not None and not fits(value):
+                raise UsageError(f"{field} is {value}: it must be {rule}")
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Config:
@@ -124,12 +137,13 @@ class Config:
         unknown = settings.keys() - defaults.keys()
         if unknown:
             raise UsageError(f"there is no setting {', '.join(sorted(unknown))}")
-        types = typing.get_type_hints(cls)
+        hints = typing.get_type_hints(cls)
         for name, value in settings.items():
-            if not isinstance(value, types[name]) and not (
-                isinstance(value, int) and float in typing.get_args(types[name])
-            ):
-                raise UsageError(f"setting {name} is {value!r}: {types[name]} is due")
+            types = typing.get_args(hints[name]) or (hints[name],)
+            # A whole number will do for a float; True is no whole number.
+            if type(value) not in types and not (type(value) is int and float in types):
+                due = " or ".join(t.__name__ for t in types)
+                raise UsageError(f"setting {name} is {value!r}: {due} is due")
         return cls(**settings)
 
     def as_dict(self) -> dict[str, Any]:

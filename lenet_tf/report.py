@@ -9,11 +9,14 @@ validation, side by side in one PNG.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
+
+from lenet_tf.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,6 +37,9 @@ def write_curves(history: Mapping[str, Sequence[float]], path: pathlib.Path) -> 
             `val_loss`, `val_accuracy` and `epoch` (counted from 1 where it is
             absent). Each may be absent, or empty; other keys are ignored.
         path: The PNG to write. Its directory is made where it is missing.
+
+    Raises:
+        UsageError: It cannot be written.
     """
     # Imported here, for a run that draws nothing need not wait for it. The canvas is
     # made by hand: pyplot would keep global state and choose a backend for all.
@@ -46,13 +52,18 @@ def write_curves(history: Mapping[str, Sequence[float]], path: pathlib.Path) -> 
     _draw_panel(loss_axes, history, "loss", "Loss")
     _draw_panel(accuracy_axes, history, "accuracy", "Accuracy (%)", percent=True)
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         canvas.print_png(temporary)
         os.replace(temporary, path)
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be written: {error.strerror or error}"
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def _draw_panel(

@@ -22,7 +22,7 @@ from lenet_tf.errors import CheckpointError
 
 # What TensorFlow raises for files that are cut, empty, overwritten or gone.
 READ_ERRORS = (tf.errors.OpError, RuntimeError, ValueError, IndexError, OSError)
-_FILE = re.compile(r"(?P<name>\w+-(?P<step>\d+))\.(index|data-\d+-of-\d+)")
+_FILE = re.compile(r"(?P<name>\w+-\d+)\.(index|data-\d+-of-\d+)")
 _KEY_SUFFIX = "/.ATTRIBUTES/"
 
 
@@ -45,21 +45,25 @@ def damage(path: str) -> str | None:
     return None
 
 
-def saved_steps(directory: pathlib.Path) -> dict[int, str]:
-    """Returns step -> path prefix of all that looks like a checkpoint, newest first."""
-    found = {}
-    for file in directory.glob("*-*.*"):
-        match = _FILE.fullmatch(file.name)
-        if match:
-            found[int(match["step"])] = str(directory / match["name"])
-    return dict(sorted(found.items(), reverse=True))
+def saved(directory: pathlib.Path) -> list[str]:
+    """Returns the path prefixes of all that looks like a checkpoint, newest first.
+
+    Of one step `pending-...`, saved before the epoch's row, is older than `step-...`.
+    """
+    matches = map(_FILE.fullmatch, (file.name for file in directory.glob("*-*.*")))
+    names = {match["name"] for match in matches if match}
+    newest_first = sorted(
+        names, key=lambda name: (int(name.rsplit("-", 1)[1]), name), reverse=True
+    )
+    return [str(directory / name) for name in newest_first]
 
 
 def newest_whole(directory: pathlib.Path) -> str | None:
     """Finds the newest checkpoint that is whole.
 
     Does not trust the state file, which may be empty or name what is not there. What is
-    damaged is reported, with the reason, and left as it is.
+    damaged is reported, with the reason, and left as it is. A first save that a kill
+    has cut short is no checkpoint yet: the state file comes after it.
 
     Args:
       directory: of one manager's checkpoints.
@@ -70,17 +74,20 @@ def newest_whole(directory: pathlib.Path) -> str | None:
     Raises:
       CheckpointError: there are checkpoints, or a state file, but none is whole.
     """
-    found = saved_steps(directory)
+    found = saved(directory)
     reasons: list[str] = []
-    for path in found.values():
+    for path in found:
         reason = damage(path)
         if reason is None:
             for line in reasons:
                 logging.warning("damaged checkpoint passed over: %s", line)
             return path
         reasons.append(f"{pathlib.Path(path).name}: {reason}")
-    if not found and (directory / "checkpoint").exists():
-        reasons = ["the state file names checkpoints that are not there"]
+    if (directory / "checkpoint").exists():
+        reasons = reasons or ["the state file names checkpoints that are not there"]
+    elif len(reasons) == 1:
+        logging.warning("the first save was cut short, starting afresh: %s", *reasons)
+        return None
     if reasons:
         raise CheckpointError(
             f"no checkpoint in {directory} is whole ({'; '.join(reasons)}): put one "

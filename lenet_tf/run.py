@@ -21,14 +21,14 @@ from lenet_tf import datasets, report
 from lenet_tf.actions import at, every_epoch
 from lenet_tf.actions.history import HistoryFile
 from lenet_tf.actions.progress import Progress
-from lenet_tf.checkpoints import find
+from lenet_tf.best import find
 from lenet_tf.distribute import make_strategy
 from lenet_tf.errors import CheckpointError, UsageError
 from lenet_tf.models import IMAGE_SIZE, LeNet5
 from lenet_tf.optimizers import SGD, Adam, Optimizer
 from lenet_tf.pipeline import Batches
 from lenet_tf.recipes import FREE_ON_RESUME, Config
-from lenet_tf.restore import restore_model
+from lenet_tf.restore import restore_model, saved
 from lenet_tf.saver import Saver
 from lenet_tf.signals import StopRequested, StopSignals
 from lenet_tf.trainer import Trainer
@@ -93,7 +93,7 @@ def _train(
     stop: StopSignals,
 ) -> None:
     history_file = workdir / "history.csv"
-    if history_file.exists() and not (workdir / "checkpoints").exists():
+    if history_file.exists() and not saved(workdir / "checkpoints"):
         raise CheckpointError(
             f"{history_file} tells of a run, but its checkpoints are gone: put them "
             "back, or remove the file to start afresh"
@@ -119,7 +119,6 @@ def _train(
     )
     # A kill between the last checkpoint and its row leaves the file one row short.
     write_csv(history_file, trainer.record.rows)
-    (workdir / "report").mkdir(exist_ok=True)
     report.write_curves(history, workdir / "report" / "curves.png")
 
 
@@ -212,9 +211,9 @@ def build_optimizer(config: Config) -> Optimizer:
 def as_batches(
     examples: datasets.Examples, batch_size: int, seed: int | None = None
 ) -> Batches:
-    """Cuts examples into batches of `image` and `label`."""
+    """Cuts examples into batches of `image` and `label`, of all at most."""
     arrays = {"image": examples.image, "label": examples.label}
-    return Batches(arrays, batch_size, seed=seed)
+    return Batches(arrays, min(batch_size, max(1, len(examples))), seed=seed)
 
 
 def count_parameters(model: tf.Module) -> int:

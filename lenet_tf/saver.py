@@ -16,7 +16,8 @@ import tensorflow as tf
 from absl import logging
 
 from lenet_tf.actions import Moment, When, every_epoch, every_seconds, every_steps
-from lenet_tf.checkpoints import BestCheckpoints, LatestCheckpoints
+from lenet_tf.best import BestCheckpoints
+from lenet_tf.checkpoints import LatestCheckpoints, remove_unfinished
 from lenet_tf.errors import CheckpointError, UsageError
 
 
@@ -73,6 +74,8 @@ class Saver:
           CheckpointError: none is whole, it does not fit, or it is not to be resumed.
         """
         checkpoint = tf.train.Checkpoint(**parts)
+        for directory in ("checkpoints", "best"):
+            remove_unfinished(self.workdir / directory)
 
         def snapshot() -> tf.train.Checkpoint:
             with strategy.scope():
@@ -89,6 +92,7 @@ class Saver:
             self._best = BestCheckpoints(
                 checkpoint, self.workdir / "best", self._best_metric, mode
             )
+            self._best.clean()
         if not self._resume:
             if self._latest.directory.exists():
                 raise CheckpointError(
@@ -116,19 +120,21 @@ class Saver:
         if any([due(moment) for due in self._due]):
             self._latest.save(moment.step)
 
-    def save(self, step: int) -> str:
-        """Saves now, and returns the path when the files are complete."""
+    def save(self, step: int, row_due: bool = False) -> str:
+        """Saves now, and returns the path when the files are complete.
+
+        Args:
+          step: at which the run is.
+          row_due: whether an epoch has ended here and has no row yet.
+        """
         assert self._latest is not None
-        path = self._latest.save(step)
+        path = self._latest.save(step, row_due)
         self._latest.wait()
         return path
 
     def newest(self) -> str:
         """Returns the path of the newest checkpoint, or says that there is none."""
-        step = self._latest.saved_step if self._latest else None
-        if step is None:
-            return "none yet"
-        return str(self.workdir / "checkpoints" / f"step-{step}")
+        return (self._latest and self._latest.newest) or "none yet"
 
     def finish(self) -> None:
         """Waits until all is written."""

@@ -136,7 +136,8 @@ class Trainer:
             self._train(train, epochs, validation, actions, poll)
         except StopRequested as stop:
             if saver is not None:
-                path = saver.save(int(self.step.numpy()))
+                step, row_due = int(self.step.numpy()), self._row_is_due(train)
+                path = saver.save(step, row_due)
                 stop.args = (f"{stop}; saved {path}: the same command again goes on",)
             raise
         except NonFiniteError as error:
@@ -246,11 +247,10 @@ class Trainer:
                 examples, seconds = 0, 0.0
             poll()
 
+        poll()
         step = int(self.step.numpy())
-        if step > len(self.record.rows) * steps_per_epoch and (
-            step % steps_per_epoch == 0
-        ):
-            look(step, 0)  # it was stopped between an epoch's last step and its row
+        if self._row_is_due(train):
+            look(step, 0)
         for block in train.blocks(
             self.strategy.num_replicas_in_sync,
             self.steps_per_loop,
@@ -270,6 +270,11 @@ class Trainer:
             seconds += time.perf_counter() - began
             examples += min(steps * train.batch_size, train.examples)
             look(step, steps)
+
+    def _row_is_due(self, train: Batches) -> bool:
+        """Whether the run is between an epoch's last step and its row."""
+        epochs, left = divmod(int(self.step.numpy()), train.steps_per_epoch)
+        return left == 0 and epochs > len(self.record.rows)
 
     def _end_epoch(
         self,

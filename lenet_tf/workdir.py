@@ -87,6 +87,8 @@ def claim(
     """
     _make(workdir)
     with _locked(workdir):
+        for left in workdir.rglob(".*.tmp"):  # by a process that was killed
+            left.unlink(missing_ok=True)
         path = workdir / "config.json"
         if path.exists():
             _check_same(workdir, read_json(path), config, free)
@@ -117,7 +119,14 @@ def _locked(workdir: pathlib.Path) -> Iterator[None]:
     The lock is the system's (flock), so it goes with the process, however that ends;
     the file only tells who holds it, and stays.
     """
-    with open(workdir / ".lock", "a+", encoding="utf-8") as file:
+    path = workdir / ".lock"
+    try:
+        opened = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - with, below
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be opened: {error.strerror}; remove it"
+        ) from error
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -8,6 +8,8 @@
 
 Exit status: 0, or what `main` returns; 1 for a `UsageError`; 2 for a wrong flag; 130
 for Ctrl-C and 143 for SIGTERM. Any other exception is a bug and keeps its traceback.
+
+Before training, both signals end the program at once; nothing is half-written then.
 """
 
 from __future__ import annotations
@@ -16,11 +18,16 @@ import contextlib
 import logging as python_logging
 import os
 import pathlib
+import signal
 import sys
 import tempfile
+import types
 from collections.abc import Callable, Iterator
 
 from absl import flags, logging
+
+# While TensorFlow is imported the system's answer will do, which has no traceback.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
@@ -54,7 +61,7 @@ with _held_back_stderr() if _quiet else contextlib.nullcontext():
 
 import lenet_tf  # noqa: E402
 from lenet_tf.errors import UsageError  # noqa: E402
-from lenet_tf.signals import StopRequested  # noqa: E402
+from lenet_tf.signals import SIGNALS, StopRequested  # noqa: E402
 
 _HELP = frozenset(f"{dash}{name}" for dash in ("-", "--") for name in ("help", "h"))
 _groups: dict[str, list[str]] = {}
@@ -72,9 +79,12 @@ def group(title: str) -> Iterator[None]:
 def run(main: Callable[[list[str]], int | None]) -> None:
     """Parses the flags, calls `main` with the program's name, and exits."""
     try:
+        for signum in SIGNALS:
+            signal.signal(signum, _interrupt)
         _parse(sys.argv)
         _log_to_stderr()
         status = main(sys.argv[:1])
+        _flush_stdout()
     except flags.Error as error:
         status = _fail(error, 2)
     except UsageError as error:
@@ -82,9 +92,27 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     except StopRequested as stop:
         print(stop, file=sys.stderr)
         status = stop.status
-    except KeyboardInterrupt:
-        status = 130
+    except KeyboardInterrupt as interrupt:
+        stopped = StopRequested(*interrupt.args or (signal.SIGINT,))
+        print(stopped, file=sys.stderr)
+        status = stopped.status
     sys.exit(status)
+
+
+def _interrupt(signum: int, frame: types.FrameType | None) -> None:
+    raise KeyboardInterrupt(signum)
+
+
+def _flush_stdout() -> None:
+    """Meets a full disk or a closed pipe here, not at the interpreter's exit."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # The interpreter would try again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise UsageError(
+            f"the standard output cannot be written: {error.strerror}"
+        ) from error
 
 
 def _parse(argv: list[str]) -> None:

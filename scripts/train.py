@@ -9,6 +9,7 @@ stopped run was, in the middle of an epoch too.
 
 from __future__ import annotations
 
+import math
 import pathlib
 from typing import Any
 
@@ -137,13 +138,21 @@ with _cli.group("Run directory"):
     )
 
 flags.register_validator(
-    "learning_rate", lambda rate: rate > 0, "--learning_rate must be above 0"
+    "learning_rate",
+    lambda rate: 0 < rate < math.inf,
+    "--learning_rate must be above 0",
 )
 flags.register_validator(
     "clip_norm",
-    lambda norm: norm is None or norm > 0,
+    lambda norm: norm is None or 0 < norm < math.inf,
     "--clip_norm must be above 0",
 )
+flags.register_validator(
+    "save_seconds",
+    lambda seconds: seconds is None or seconds < math.inf,
+    "--save_seconds must be a number of seconds",
+)
+flags.register_validator("workdir", bool, "--workdir must name a directory")
 flags.register_validator(
     "momentum", lambda momentum: momentum < 1, "--momentum must be below 1"
 )

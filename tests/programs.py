@@ -11,10 +11,13 @@ import dataclasses
 import multiprocessing
 import os
 import pathlib
+import resource
 import runpy
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 SCRIPTS = pathlib.Path(__file__).parent.parent / "scripts"
 
@@ -35,9 +38,11 @@ class Program:
     """A script of `scripts/` that runs in a process of its own.
 
     Args:
-      script: its name, such as "train.py".
+      script: its name, such as "train.py", or an absolute path.
       flags: its arguments.
       environment: variables to set for it.
+      file_size: the most bytes it may write to a file; beyond, writing fails as it does
+        on a full disk.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class Program:
         script: str,
         *flags: str,
         environment: Mapping[str, str] | None = None,
+        file_size: int | None = None,
     ) -> None:
         self._output = tempfile.TemporaryDirectory()
         self._process = _context.Process(
@@ -54,6 +60,7 @@ class Program:
                 list(flags),
                 dict(environment or {}),
                 self._output.name,
+                file_size,
             ),
         )
         self._process.start()
@@ -73,6 +80,18 @@ class Program:
         path = pathlib.Path(self._output.name, stream)
         return path.read_text() if path.exists() else ""
 
+    def send(self, signum: int) -> None:
+        """Sends it a signal."""
+        os.kill(self.pid, signum)
+
+    def until(self, condition: Callable[[], object], timeout: float = 120) -> None:
+        """Waits for a condition; fails when the program ends before it holds."""
+        end = time.monotonic() + timeout
+        while not condition():
+            alive = self.alive() and time.monotonic() < end
+            assert alive or condition(), f"it never came to that: {self.said()}"
+            time.sleep(0.002)
+
     def wait(self, timeout: float = 120) -> Finished:
         """Waits for its end; kills it and fails when that does not come."""
         self._process.join(timeout)
@@ -87,13 +106,17 @@ class Program:
         return finished
 
 
-def run(script: str, *flags: str, **options: Mapping[str, str]) -> Finished:
+def run(script: str, *flags: str, **options: Any) -> Finished:
     """Runs a program to its end."""
     return Program(script, *flags, **options).wait()
 
 
 def _run(
-    script: str, flags: Sequence[str], environment: Mapping[str, str], output: str
+    script: str,
+    flags: Sequence[str],
+    environment: Mapping[str, str],
+    output: str,
+    file_size: int | None,
 ) -> None:
     for fd, name in ((1, "stdout"), (2, "stderr")):
         file = os.open(os.path.join(output, name), os.O_WRONLY | os.O_CREAT)
@@ -101,5 +124,7 @@ def _run(
         os.close(file)
     os.environ.update(environment)
     sys.argv = [script, *flags]
-    sys.path.insert(0, os.path.dirname(script))
+    sys.path[:0] = [os.path.dirname(script), str(SCRIPTS)]
+    if file_size is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
     runpy.run_path(script, run_name="__main__")

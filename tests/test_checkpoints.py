@@ -10,12 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lenet_tf.checkpoints import (
-    BestCheckpoints,
-    LatestCheckpoints,
-    RunRecord,
-    find,
-)
+from lenet_tf.best import BestCheckpoints, find
+from lenet_tf.checkpoints import LatestCheckpoints, RunRecord
 from lenet_tf.errors import CheckpointError
 from lenet_tf.restore import restore, restore_model
 

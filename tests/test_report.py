@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import pathlib
 
 import matplotlib
@@ -10,6 +11,7 @@ import pytest
 from matplotlib import pyplot
 from PIL import Image
 
+import lenet_tf
 from lenet_tf import report
 
 HISTORY: dict[str, list[float]] = {
@@ -111,17 +113,14 @@ def test_an_earlier_picture_is_replaced(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_failed_write_leaves_the_earlier_picture_and_no_temporary_file(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: pathlib.Path,
 ) -> None:
     path = tmp_path / "curves.png"
     report.write_curves(HISTORY, path)
     before = path.read_bytes()
 
-    def refuse(source: pathlib.Path, target: pathlib.Path) -> None:
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(report.os, "replace", refuse)
-    with pytest.raises(OSError, match="no space"):
+    (tmp_path / f".curves.png.{os.getpid()}.tmp").symlink_to("/dev/full")
+    with pytest.raises(lenet_tf.UsageError, match=r"curves.png cannot.*No space left"):
         report.write_curves({}, path)
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() == before
