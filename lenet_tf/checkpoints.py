@@ -138,23 +138,27 @@ class LatestCheckpoints:
         found = saved(self.directory)
         newer = found.index(path)  # and damaged: they are the first to be dropped
         self._kept = [*found[:newer], *reversed(found[newer:])]
+        self._rotate()  # which a killed run may not have come to
         self.newest = path
         return path
 
     def _write(self, checkpoint: tf.train.Checkpoint, path: str) -> None:
         write(checkpoint, path)
         self._kept = [*(kept for kept in self._kept if kept != path), path]
-        dropped, self._kept = self._kept[: -self._keep], self._kept[-self._keep :]
-        self._write_state()
-        for old in dropped:
-            delete(old)
+        self._rotate()
 
-    def _write_state(self) -> None:
-        """Writes the file by which tf.train.latest_checkpoint finds the newest."""
+    def _rotate(self) -> None:
+        """Drops the oldest, and writes the state file, for tf.train.latest_checkpoint.
+
+        The deletions come last, so that the file names nothing that is not there.
+        """
+        dropped, self._kept = self._kept[: -self._keep], self._kept[-self._keep :]
         names = [pathlib.Path(path).name for path in self._kept]
         lines = [f'model_checkpoint_path: "{names[-1]}"']
         lines += [f'all_model_checkpoint_paths: "{name}"' for name in names]
         write_text(self.directory / "checkpoint", "\n".join(lines) + "\n")
+        for old in dropped:
+            delete(old)
 
 
 def write(checkpoint: tf.train.Checkpoint, path: str) -> None:

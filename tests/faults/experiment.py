@@ -46,11 +46,12 @@ def slow_op(what: str, x: tf.Tensor) -> tf.Tensor:
     if _SLOW.value != what:
         return x
 
-    def wait(x: np.ndarray) -> np.ndarray:
+    def wait() -> np.ndarray:
         slow(what, 0.1)
-        return x
+        return np.zeros([], np.float32)
 
-    return tf.ensure_shape(tf.numpy_function(wait, [x], x.dtype), x.shape)
+    with tf.control_dependencies([tf.numpy_function(wait, [], tf.float32)]):
+        return tf.identity(x)
 
 
 class Memory(tf.train.experimental.PythonState):
@@ -120,6 +121,7 @@ def main(argv: list[str]) -> None:
         steps_per_loop=_STEPS_PER_LOOP.value,
         seed=4,
     )
+    history = lenet_tf.HistoryFile(workdir / "history.csv")
     with claim(workdir, {"experiment": 1}, set()), lenet_tf.StopSignals() as stop:
         trainer.fit(
             lenet_tf.Batches(arrays, BATCH_SIZE, seed=3),
@@ -133,9 +135,7 @@ def main(argv: list[str]) -> None:
             ),
             actions=[
                 lambda moment: print("done", moment.step, file=sys.stderr),
-                lenet_tf.at(
-                    lenet_tf.every_epoch(), lenet_tf.HistoryFile(workdir / "history.csv")
-                ),
+                lenet_tf.at(lenet_tf.every_epoch(), history),
             ],
             poll=stop.check,
         )
