@@ -27,6 +27,8 @@ FREE_ON_RESUME = {
     "idx_dir",
     "epochs",
     "num_replicas",
+    "strategy",
+    "worker_timeout",
     "steps_per_loop",
     "keep",
     "save_steps",
@@ -60,6 +62,8 @@ class Config:
       seed: of the initial weights, of the order of examples, and of what is random in
         a step.
       num_replicas: "auto" or a number.
+      strategy: see `make_strategy`.
+      worker_timeout: seconds to wait for the other workers to start.
       steps_per_loop: steps in the graph between two looks by Python.
       save_steps: checkpoint interval in steps; None for the end of epochs only.
       save_seconds: checkpoint interval in seconds.
@@ -88,6 +92,8 @@ class Config:
     clip_norm: float | None = None
     seed: int = 0
     num_replicas: str = "auto"
+    strategy: str = "auto"
+    worker_timeout: float = 60.0
     steps_per_loop: int = 100
     save_steps: int | None = None
     save_seconds: float | None = 60.0
@@ -118,6 +124,7 @@ class Config:
             ("learning_rate", lambda x: 0 < x < math.inf, "a number above 0"),
             ("clip_norm", lambda x: 0 < x < math.inf, "a number above 0"),
             ("momentum", lambda x: 0 <= x < 1, "in [0, 1)"),
+            ("worker_timeout", lambda x: 0 < x < math.inf, "a number above 0"),
             ("save_seconds", lambda x: 0 <= x < math.inf, "a number from 0 on"),
             ("save_steps", lambda x: x >= 1, "at least 1"),
             ("seed", lambda x: -(2**31) <= x < 2**31, "of 32 bits"),

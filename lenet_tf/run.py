@@ -9,16 +9,20 @@ it only reads the result.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import json
 import pathlib
 import platform
+import zlib
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 from absl import logging
 
 from lenet_tf import datasets, report
-from lenet_tf.actions import at, every_epoch
+from lenet_tf.actions import Action, at, every_epoch
 from lenet_tf.actions.history import HistoryFile
 from lenet_tf.actions.progress import Progress
 from lenet_tf.best import find
@@ -33,6 +37,7 @@ from lenet_tf.saver import Saver
 from lenet_tf.signals import StopRequested, StopSignals
 from lenet_tf.trainer import Trainer
 from lenet_tf.workdir import claim, read_json, write_csv, write_json
+from lenet_tf.workers import check_alike, is_chief, together
 
 
 def run(config: Config, workdir: pathlib.Path, resume: bool = True) -> dict[str, Any]:
@@ -44,13 +49,16 @@ def run(config: Config, workdir: pathlib.Path, resume: bool = True) -> dict[str,
       resume: whether to go on with a run that the workdir holds.
 
     Returns:
-      What result.json holds.
+      What result.json holds; nothing in a worker that is not the chief, which writes
+      nothing.
 
     Raises:
       UsageError: a setting, the data or the workdir is not as it must be.
       StopRequested: SIGTERM or SIGINT came; the run is saved.
     """
-    strategy = make_strategy(config.num_replicas)
+    strategy = make_strategy(
+        config.num_replicas, config.strategy, worker_timeout=config.worker_timeout
+    )
     replicas = strategy.num_replicas_in_sync
     if config.batch_size < replicas:
         raise UsageError(
@@ -58,12 +66,16 @@ def run(config: Config, workdir: pathlib.Path, resume: bool = True) -> dict[str,
             f"which is {replicas}"
         )
     splits = load_splits(config)
-    with claim(workdir, config.as_dict(), FREE_ON_RESUME), StopSignals() as stop:
+    settings, held = config.as_dict(), contextlib.ExitStack()
+    if is_chief(strategy):
+        held.enter_context(claim(workdir, settings, FREE_ON_RESUME))
+    with held, StopSignals() as stop, together(strategy, stop.check) as poll:
+        check_alike(strategy, "the checksum of the flags", _checksum(settings))
         trainer = build_trainer(config, splits, strategy)
-        _train(trainer, config, splits, workdir, resume, stop)
+        _train(trainer, config, splits, workdir, resume, poll)
         try:
             test = trainer.evaluate(
-                as_batches(splits.test, config.eval_batch_size), stop.check
+                as_batches(splits.test, config.eval_batch_size), poll
             )
         except StopRequested as stopped:
             stopped.args = (f"{stopped}; the same command again evaluates {workdir}",)
@@ -80,6 +92,8 @@ def run(config: Config, workdir: pathlib.Path, resume: bool = True) -> dict[str,
             "replicas": replicas,
             "versions": _versions(),
         }
+        if not is_chief(strategy):
+            return {}
         write_json(workdir / "result.json", result)
         return result
 
@@ -90,7 +104,7 @@ def _train(
     splits: datasets.Splits,
     workdir: pathlib.Path,
     resume: bool,
-    stop: StopSignals,
+    poll: Callable[[], None],
 ) -> None:
     history_file = workdir / "history.csv"
     if history_file.exists() and not saved(workdir / "checkpoints"):
@@ -109,14 +123,20 @@ def _train(
         keep=config.keep,
         background=config.background_save,
     )
+    actions: list[Action] = []
+    if is_chief(trainer.strategy):
+        actions += [Progress(logging.info)]
+        actions += [at(every_epoch(), HistoryFile(history_file))]
     history = trainer.fit(
         as_batches(splits.train, config.batch_size, config.seed),
         epochs=config.epochs,
         validation=validation,
         saver=saver,
-        actions=[Progress(logging.info), at(every_epoch(), HistoryFile(history_file))],
-        poll=stop.check,
+        actions=actions,
+        poll=poll,
     )
+    if not is_chief(trainer.strategy):
+        return
     # A kill between the last checkpoint and its row leaves the file one row short.
     write_csv(history_file, trainer.record.rows)
     report.write_curves(history, workdir / "report" / "curves.png")
@@ -140,7 +160,7 @@ def evaluate(workdir: pathlib.Path, which: str = "latest") -> dict[str, float]:
             f"workdir {workdir} holds no run: train one there first, or name another"
         )
     config = Config.from_dict(read_json(workdir / "config.json"))
-    strategy = make_strategy()
+    strategy = make_strategy(kind="mirrored")
     splits = load_splits(config)
     trainer = build_trainer(config, splits, strategy)
     path = find(workdir, which)
@@ -219,6 +239,12 @@ def as_batches(
 def count_parameters(model: tf.Module) -> int:
     """Counts the trainable numbers of a model."""
     return sum(v.shape.num_elements() for v in model.trainable_variables)
+
+
+def _checksum(settings: dict[str, Any]) -> int:
+    """Of what must be alike in every worker: all but where each one's data is."""
+    alike = {k: v for k, v in settings.items() if k not in ("data_dir", "idx_dir")}
+    return zlib.crc32(json.dumps(alike).encode())
 
 
 def _versions() -> dict[str, str]:

@@ -19,10 +19,13 @@ from lenet_tf.actions import Moment, When, every_epoch, every_seconds, every_ste
 from lenet_tf.best import BestCheckpoints
 from lenet_tf.checkpoints import LatestCheckpoints, remove_unfinished
 from lenet_tf.errors import CheckpointError, UsageError
+from lenet_tf.workers import is_chief
 
 
 class Saver:
     """Saves a run as it trains; one saver serves one `fit`.
+
+    Of several workers all restore, and only the chief writes.
 
     Args:
       workdir: gets `checkpoints/` and `best/`.
@@ -56,6 +59,7 @@ class Saver:
             self._due.append(every_seconds(seconds))
         self._latest: LatestCheckpoints | None = None
         self._best: BestCheckpoints | None = None
+        self._writes = True
 
     def start(
         self, parts: dict[str, Any], strategy: tf.distribute.Strategy, validated: bool
@@ -74,8 +78,10 @@ class Saver:
           CheckpointError: none is whole, it does not fit, or it is not to be resumed.
         """
         checkpoint = tf.train.Checkpoint(**parts)
-        for directory in ("checkpoints", "best"):
-            remove_unfinished(self.workdir / directory)
+        self._writes = is_chief(strategy)
+        if self._writes:
+            for directory in ("checkpoints", "best"):
+                remove_unfinished(self.workdir / directory)
 
         def snapshot() -> tf.train.Checkpoint:
             with strategy.scope():
@@ -87,7 +93,8 @@ class Saver:
             self._keep,
             snapshot if self._background else None,
         )
-        if self._best_metric and (validated or "val_" not in self._best_metric):
+        measured = validated or "val_" not in (self._best_metric or "")
+        if self._writes and self._best_metric and measured:
             mode = "min" if self._best_metric.endswith("loss") else "max"
             self._best = BestCheckpoints(
                 checkpoint, self.workdir / "best", self._best_metric, mode
@@ -101,13 +108,15 @@ class Saver:
                 )
             return None
         path = self._latest.restore()
-        if path is not None:
+        if path is not None and self._writes:
             logging.info("resumed from %s", path)
         return path
 
     def __call__(self, moment: Moment) -> None:
         """Saves when it is due; an action."""
         assert self._latest is not None
+        if not self._writes:
+            return
         self._latest.poll()
         if moment.row is not None and self._best is not None:
             if self._best.metric not in moment.row:
@@ -128,6 +137,8 @@ class Saver:
           row_due: whether an epoch has ended here and has no row yet.
         """
         assert self._latest is not None
+        if not self._writes:
+            return "by the chief"
         path = self._latest.save(step, row_due)
         self._latest.wait()
         return path

@@ -26,6 +26,7 @@ from lenet_tf.optimizers import Optimizer
 from lenet_tf.pipeline import Batches
 from lenet_tf.saver import Saver
 from lenet_tf.signals import StopRequested
+from lenet_tf.workers import check_alike
 
 History = dict[str, list[float]]
 
@@ -249,6 +250,7 @@ class Trainer:
 
         poll()
         step = int(self.step.numpy())
+        check_alike(self.strategy, "the step to go on from", step)
         if self._row_is_due(train):
             look(step, 0)
         for block in train.blocks(

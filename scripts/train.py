@@ -16,6 +16,7 @@ from typing import Any
 import _cli
 from absl import flags
 
+from lenet_tf.distribute import STRATEGIES
 from lenet_tf.layers import ACTIVATIONS, Subsample
 from lenet_tf.models import KERNELS
 from lenet_tf.optimizers import OPTIMIZERS
@@ -105,6 +106,18 @@ with _cli.group("Devices"):
         _DEFAULTS.num_replicas,
         "How many GPUs, or CPU cores where there is no GPU; auto takes all.",
     )
+    flags.DEFINE_enum(
+        "strategy",
+        _DEFAULTS.strategy,
+        list(STRATEGIES),
+        "How replicas are spread; auto is multi_worker with TF_CONFIG or srun, else "
+        "mirrored. tpu has never been run.",
+    )
+    flags.DEFINE_float(
+        "worker_timeout",
+        _DEFAULTS.worker_timeout,
+        "Seconds to wait for the other workers to start.",
+    )
     flags.DEFINE_integer(
         "steps_per_loop",
         _DEFAULTS.steps_per_loop,
@@ -152,6 +165,11 @@ flags.register_validator(
     lambda seconds: seconds is None or seconds < math.inf,
     "--save_seconds must be a number of seconds",
 )
+flags.register_validator(
+    "worker_timeout",
+    lambda seconds: 0 < seconds < math.inf,
+    "--worker_timeout must be a number of seconds above 0",
+)
 flags.register_validator("workdir", bool, "--workdir must name a directory")
 flags.register_validator(
     "momentum", lambda momentum: momentum < 1, "--momentum must be below 1"
@@ -171,6 +189,8 @@ def main(argv: list[str]) -> None:
     config = Config(**settings)
     workdir = pathlib.Path(_WORKDIR.value)
     result = run(config, workdir, resume=_RESUME.value)
+    if not result:
+        return  # the chief tells
     print(
         f"test accuracy {result['test_accuracy']:.2%}, test loss "
         f"{result['test_loss']:.4f}, {result['test_examples']:,} test examples, "
