@@ -68,11 +68,14 @@ def prepare(
         with _locked(root / f".lenet_tf-{builder.name}.lock"):
             if not tfds_builder.is_prepared(builder):
                 _remove_incomplete(pathlib.Path(builder.data_path))
-                if arrays is None:
-                    source = _fetch(builder, root)
-                else:
-                    _write(builder, arrays)
-                    source = f"IDX files in {idx_dir}"
+                try:
+                    if arrays is None:
+                        source = _fetch(builder, root)
+                    else:
+                        _write(builder, arrays)
+                        source = f"IDX files in {idx_dir}"
+                finally:  # a signal, say
+                    _remove_incomplete(pathlib.Path(builder.data_path))
     except OSError as error:
         reason = error.strerror or error
         raise DataError(

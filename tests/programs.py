@@ -13,6 +13,7 @@ import os
 import pathlib
 import resource
 import runpy
+import signal
 import sys
 import tempfile
 import time
@@ -81,7 +82,8 @@ class Program:
         return path.read_text() if path.exists() else ""
 
     def send(self, signum: int) -> None:
-        """Sends it a signal."""
+        """Sends it a signal, when it has begun."""
+        self.until(pathlib.Path(self._output.name, "stderr").exists)
         os.kill(self.pid, signum)
 
     def until(self, condition: Callable[[], object], timeout: float = 120) -> None:
@@ -118,6 +120,8 @@ def _run(
     output: str,
     file_size: int | None,
 ) -> None:
+    # So early the interpreter would write a traceback of its own start.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     for fd, name in ((1, "stdout"), (2, "stderr")):
         file = os.open(os.path.join(output, name), os.O_WRONLY | os.O_CREAT)
         os.dup2(file, fd)

@@ -102,3 +102,16 @@ def steps_of(workdir: pathlib.Path) -> list[int]:
 def start(flags: Sequence[str], workdir: pathlib.Path, *more: str) -> Program:
     """Starts train.py on small MNIST."""
     return Program("train.py", *flags, f"--workdir={workdir}", *more)
+
+
+def said(program: Program, line: str, times: int = 1) -> None:
+    """Waits until a program has said a line so often."""
+    program.until(lambda: program.said().splitlines().count(line) >= times)
+
+
+def resume(workdir: pathlib.Path, experiment: pathlib.Path, *flags: str) -> str:
+    """Runs the experiment to its end, which must be the undisturbed one."""
+    finished = run(EXPERIMENT, f"--workdir={workdir}", *flags)
+    assert finished.status == 0, finished.stderr
+    assert_same_end(workdir, experiment)
+    return finished.stderr

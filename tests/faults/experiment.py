@@ -47,7 +47,7 @@ def slow_op(what: str, x: tf.Tensor) -> tf.Tensor:
         return x
 
     def wait() -> np.ndarray:
-        slow(what, 0.1)
+        slow(what, 0.05)
         return np.zeros([], np.float32)
 
     with tf.control_dependencies([tf.numpy_function(wait, [], tf.float32)]):
