@@ -128,10 +128,13 @@ def find(workdir: pathlib.Path, which: str = "latest") -> str:
       Its path prefix.
 
     Raises:
-      CheckpointError: there is none.
+      CheckpointError: there is none, or it is damaged.
     """
     if which == "best":
         path = BestCheckpoints(tf.train.Checkpoint(), workdir / "best", "").path()
+        reason = path and damage(path)
+        if reason:
+            raise CheckpointError(f"{path} is damaged: {reason}; take the latest")
     elif which == "latest":
         path = newest_whole(workdir / "checkpoints")
     else:
