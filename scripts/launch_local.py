@@ -22,7 +22,6 @@ import subprocess
 import sys
 import threading
 import time
-import types
 from collections.abc import Callable, Sequence
 from typing import IO, NoReturn
 
@@ -61,34 +60,22 @@ def main(argv: Sequence[str]) -> int:
 def launch(command: Sequence[str], count: int, grace: float) -> int:
     """Runs a script in so many workers, and returns the exit status of it all."""
     received: list[int] = []
-    workers: list[subprocess.Popen[str]] = []
-
-    def forward(signum: int, frame: types.FrameType | None) -> None:
-        received.append(signum)
-        for worker in workers:
-            worker.send_signal(signum)
-
     for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, forward)
-    for environment, prepare in _places(count):
-        if received:
-            break
-        workers.append(
-            subprocess.Popen(
-                [sys.executable, "-u", *command],
-                env=environment,
-                preexec_fn=prepare,
-                start_new_session=True,  # Ctrl-C comes from here, and once
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                errors="replace",
-            )
+        signal.signal(signum, lambda signum, frame: received.append(signum))
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-u", *command],
+            env=environment,
+            preexec_fn=prepare,
+            start_new_session=True,  # Ctrl-C comes from here, and once
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
         )
-    for early in received:
-        for worker in workers:
-            worker.send_signal(early)
+        for environment, prepare in _places(count)
+    ]
     readers = [
         threading.Thread(target=_prefix, args=(i, source, sink), daemon=True)
         for i, worker in enumerate(workers)
@@ -96,16 +83,22 @@ def launch(command: Sequence[str], count: int, grace: float) -> int:
     ]
     for reader in readers:
         reader.start()
-    status = _wait(workers, grace)
+    status = _wait(workers, grace, received)
     for reader in readers:
         reader.join(timeout=_KILL_SECONDS)
-    return status or (128 + received[0] if received and not workers else 0)
+    return status
 
 
-def _wait(workers: Sequence[subprocess.Popen[str]], grace: float) -> int:
-    """Waits for all workers; ends the rest in time when one has failed."""
+def _wait(
+    workers: Sequence[subprocess.Popen[str]], grace: float, received: list[int]
+) -> int:
+    """Waits for all workers; passes signals on, ends the rest when one has failed."""
     status, failed = 0, 0.0
     while any([worker.poll() is None for worker in workers]):
+        while received:
+            signum = received.pop(0)
+            for worker in workers:
+                worker.send_signal(signum)
         if not status:
             codes = [worker.returncode for worker in workers if worker.returncode]
             status, failed = (codes[0] if codes else 0), time.monotonic()

@@ -1,0 +1,150 @@
+"""Behaviour of several workers: real processes that meet over loopback."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import worker
+from local_cluster import cluster_of, tf_config, workers
+from programs import Finished, Program
+
+from lenet_tf import make_strategy
+
+WORKER = str(pathlib.Path(worker.__file__))
+EPOCHS = 12
+
+
+def train(flags: list[str], workdir: pathlib.Path) -> list[Finished]:
+    with workers("train.py", *flags, f"--workdir={workdir}") as programs:
+        return [program.wait() for program in programs]
+
+
+def end_of(workdir: pathlib.Path) -> dict[str, object]:
+    """Weights, slots, metrics, step and history, bit for bit."""
+    path = tf.train.latest_checkpoint(str(workdir / "checkpoints"))
+    reader = tf.train.load_checkpoint(path)
+    end: dict[str, object] = {
+        key: reader.get_tensor(key).tobytes()
+        for key in reader.get_variable_to_shape_map()
+        if key != "_CHECKPOINTABLE_OBJECT_GRAPH" and not key.startswith("record/")
+    }
+    end["history"] = (workdir / "history.csv").read_bytes()
+    return end
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory, flags: list[str]
+) -> tuple[pathlib.Path, list[Finished]]:
+    workdir = tmp_path_factory.mktemp("undisturbed") / "run"
+    return workdir, train(flags, workdir)
+
+
+def test_two_workers_give_the_weights_of_one_process_and_count_each_example_once(
+    tmp_path: pathlib.Path,
+) -> None:
+    path = tmp_path / "weights.npz"
+    with workers(WORKER, str(path)) as programs:
+        for program in programs:
+            finished = program.wait()
+            assert finished.status == 0, finished.stderr
+    together, alone = dict(np.load(path)), worker.train(make_strategy(1))
+    assert together["examples"] == alone["examples"] == 103
+    assert together.keys() == alone.keys()
+    for name, value in alone.items():
+        np.testing.assert_allclose(together[name], value, rtol=0, atol=1e-5)
+
+
+def test_only_the_chief_tells(
+    undisturbed: tuple[pathlib.Path, list[Finished]],
+) -> None:
+    workdir, (chief, other) = undisturbed
+    assert chief.status == other.status == 0, chief.stderr + other.stderr
+    assert chief.stderr.count("epoch ") == EPOCHS
+    assert chief.stdout.startswith("test accuracy ")
+    assert "on 2 replicas" in chief.stdout
+    assert other.stdout == other.stderr == ""
+    assert (workdir / "result.json").exists()
+
+
+@pytest.mark.parametrize("victim", [0, 1], ids=["chief", "other worker"])
+def test_when_one_is_killed_the_other_ends_and_all_of_them_resume_exactly(
+    victim: int,
+    tmp_path: pathlib.Path,
+    flags: list[str],
+    undisturbed: tuple[pathlib.Path, list[Finished]],
+) -> None:
+    with workers("train.py", *flags, f"--workdir={tmp_path / 'run'}") as programs:
+        programs[0].until(lambda: "epoch 2/" in programs[0].said())
+        os.kill(programs[victim].pid, signal.SIGKILL)
+        left = programs[1 - victim].wait(timeout=60)
+    assert left.status == 1
+    error = left.stderr.splitlines()[-1]
+    assert error.startswith("error: ")
+    assert error.endswith(
+        "was lost: start all workers again with the same command, and the run goes on "
+        "from its last checkpoint"
+    )
+    assert "Traceback" not in left.stderr
+    finished = train(flags, tmp_path / "run")
+    assert [f.status for f in finished] == [0, 0], finished[0].stderr
+    assert "resumed from" in finished[0].stderr
+    assert end_of(tmp_path / "run") == end_of(undisturbed[0])
+
+
+def test_a_sigterm_to_one_worker_stops_all_in_order_and_they_resume_exactly(
+    tmp_path: pathlib.Path,
+    flags: list[str],
+    undisturbed: tuple[pathlib.Path, list[Finished]],
+) -> None:
+    with workers("train.py", *flags, f"--workdir={tmp_path / 'run'}") as programs:
+        programs[0].until(lambda: "epoch 2/" in programs[0].said())
+        os.kill(programs[1].pid, signal.SIGTERM)
+        chief, other = [program.wait(timeout=60) for program in programs]
+    assert chief.status == other.status == 143
+    assert "stopped by SIGTERM; saved " in chief.stderr
+    assert [f.status for f in train(flags, tmp_path / "run")] == [0, 0]
+    assert end_of(tmp_path / "run") == end_of(undisturbed[0])
+
+
+def test_workers_of_different_flags_or_workdirs_do_not_train_together(
+    tmp_path: pathlib.Path, flags: list[str]
+) -> None:
+    cluster = cluster_of(2)
+    programs = [
+        Program(
+            "train.py",
+            *flags,
+            f"--workdir={tmp_path / 'run'}",
+            f"--seed={i}",
+            environment={"TF_CONFIG": tf_config(cluster, i)},
+        )
+        for i in range(2)
+    ]
+    finished = [program.wait(timeout=60) for program in programs]
+    assert [f.status for f in finished] == [1, 1]
+    assert all("but not in every worker" in f.stderr for f in finished)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_peer_that_does_not_come_is_an_error_within_the_limit(
+    tmp_path: pathlib.Path,
+) -> None:
+    cluster = cluster_of(2)
+    finished = Program(
+        "train.py",
+        f"--workdir={tmp_path / 'run'}",
+        "--worker_timeout=3",
+        environment={"TF_CONFIG": tf_config(cluster, 0)},
+    ).wait(timeout=60)
+    assert finished.status == 1
+    assert finished.stderr == (
+        f"error: no answer within 3 s from worker 1 at {cluster['worker'][1]}: start "
+        "every worker of the cluster, or give them longer with --worker_timeout\n"
+    )
+    assert not (tmp_path / "run").exists()
