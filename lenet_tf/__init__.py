@@ -18,7 +18,9 @@ from lenet_tf.actions import every_steps as every_steps
 from lenet_tf.actions.history import HistoryFile as HistoryFile
 from lenet_tf.actions.progress import Progress as Progress
 from lenet_tf.best import BestCheckpoints as BestCheckpoints
+from lenet_tf.build import as_batches as as_batches
 from lenet_tf.checkpoints import LatestCheckpoints as LatestCheckpoints
+from lenet_tf.config import Config as Config
 from lenet_tf.datasets import Examples as Examples
 from lenet_tf.datasets import Splits as Splits
 from lenet_tf.datasets import load as load
@@ -46,9 +48,8 @@ from lenet_tf.optimizers import Adam as Adam
 from lenet_tf.optimizers import Optimizer as Optimizer
 from lenet_tf.pipeline import Batches as Batches
 from lenet_tf.pipeline import standardize as standardize
-from lenet_tf.recipes import Config as Config
+from lenet_tf.recipes import recipe as recipe
 from lenet_tf.report import write_curves as write_curves
-from lenet_tf.run import as_batches as as_batches
 from lenet_tf.run import evaluate as evaluate
 from lenet_tf.run import run as run
 from lenet_tf.saver import Saver as Saver

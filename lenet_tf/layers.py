@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from lenet_tf import ops
+
 Seed = tuple[int, int]
 
 ACTIVATIONS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
@@ -61,9 +63,9 @@ class Conv2D(tf.Module):
         self.b = tf.Variable(tf.zeros([filters]), name=f"{name}/b")
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        """Convolves float32 maps [B, H, W, channels]."""
-        maps = tf.nn.conv2d(x, self.w, strides=1, padding="VALID")
-        return tf.nn.bias_add(maps, self.b)
+        """Convolves maps [B, H, W, channels], in their dtype."""
+        maps = ops.conv2d(x, tf.cast(self.w, x.dtype))
+        return tf.nn.bias_add(maps, tf.cast(self.b, x.dtype))
 
 
 class Dense(tf.Module):
@@ -82,8 +84,9 @@ class Dense(tf.Module):
         self.b = tf.Variable(tf.zeros([outputs]), name=f"{name}/b")
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        """Maps float32 features [B, in]."""
-        return tf.nn.bias_add(tf.matmul(x, self.w), self.b)
+        """Maps features [B, in], in their dtype."""
+        product = tf.matmul(x, tf.cast(self.w, x.dtype))
+        return tf.nn.bias_add(product, tf.cast(self.b, x.dtype))
 
 
 class Subsample(tf.Module):
@@ -99,10 +102,13 @@ class Subsample(tf.Module):
     def __init__(self, kind: str, name: str = "subsample") -> None:
         super().__init__(name=name)
         self.kind = kind
+        self.pool = "max" if kind == "max" else "average"
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         """Subsamples float32 maps; an odd last row or column is left out."""
-        if self.kind == "max":
-            return tf.nn.max_pool2d(x, 2, 2, "VALID")
-        mean = tf.nn.avg_pool2d(x, 2, 2, "VALID")
-        return tf.sigmoid(mean) if self.kind == "average_sigmoid" else mean
+        pooling = tf.nn.max_pool2d if self.pool == "max" else tf.nn.avg_pool2d
+        return self.finish(pooling(x, 2, 2, "VALID"))
+
+    def finish(self, pooled: tf.Tensor) -> tf.Tensor:
+        """Does what follows the pooling of a window."""
+        return tf.sigmoid(pooled) if self.kind == "average_sigmoid" else pooled

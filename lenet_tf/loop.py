@@ -16,11 +16,13 @@ from typing import Any
 import tensorflow as tf
 
 from lenet_tf.distribute import all_reduce_sum, local_assign_add
+from lenet_tf.ema import Average
 from lenet_tf.errors import UsageError
 from lenet_tf.guard import all_finite
 from lenet_tf.losses import Forward
 from lenet_tf.metrics import EXAMPLES, WEIGHT, Accumulators, weighted_sums
 from lenet_tf.optimizers import Optimizer, clip_by_global_norm
+from lenet_tf.precision import LossScale
 from lenet_tf.stateless import POSITION, SEED
 
 Batch = Mapping[str, tf.Tensor]
@@ -37,6 +39,9 @@ class TrainStep:
       step: int64 variable, counts global batches.
       seed: of what is random in a step.
       clip_norm: the most the gradient's global norm may be; None leaves it.
+      average: of the weights, updated after them.
+      loss_scale: for float16.
+      jit_compile: whether XLA compiles the gradient.
     """
 
     def __init__(
@@ -48,10 +53,19 @@ class TrainStep:
         step: tf.Variable,
         seed: int = 0,
         clip_norm: float | None = None,
+        average: Average | None = None,
+        loss_scale: LossScale | None = None,
+        jit_compile: bool = False,
     ) -> None:
         self.model, self.optimizer, self.forward = model, optimizer, forward
         self.metrics, self.step = metrics, step
-        self.seed, self.clip_norm = seed, clip_norm
+        self.seed, self.clip_norm, self.average = seed, clip_norm, average
+        self.loss_scale = loss_scale
+        self._differentiate = (
+            tf.function(self._gradients, jit_compile=True, autograph=False)
+            if jit_compile
+            else self._gradients
+        )
 
     def __call__(self, batch: Batch) -> tf.Tensor:
         """Differentiates, all-reduces, clips, updates and accumulates.
@@ -63,29 +77,47 @@ class TrainStep:
           Whether loss and gradient were finite, bool scalar: the loop goes on while
           they are.
         """
-        variables = self.model.trainable_variables
-        step = self.step.read_value()
+        variables, step = self.model.trainable_variables, self.step.read_value()
         batch = {**batch, SEED: tf.stack([tf.constant(self.seed, tf.int64), step])}
-        with tf.GradientTape() as tape:
-            values = self.forward(self.model, batch, True)  # name -> [B]
-            sums = weighted_sums(values, batch["weight"])  # name -> []
-        gradients = tape.gradient(
-            sums["loss"], variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
+        scale = self.loss_scale.value() if self.loss_scale else tf.ones([])
+        gradients, sums = self._differentiate(batch, scale)
         reduced = all_reduce_sum([*gradients, *sums.values()])
         sums = dict(zip(sums, reduced[len(variables) :], strict=True))
         # The gradient of the mean over the global batch: its real examples, no padding.
         gradients = [
-            tf.math.divide_no_nan(total, sums[WEIGHT])
+            tf.math.divide_no_nan(total, sums[WEIGHT] * scale)
             for total in reduced[: len(variables)]
         ]
         finite = all_finite([sums["loss"], *gradients])
         if self.clip_norm is not None:
             gradients = clip_by_global_norm(gradients, self.clip_norm)
-        self.optimizer.apply(gradients, variables, step)
+
+        def update() -> None:
+            self.optimizer.apply(gradients, variables, step)
+            if self.average is not None:
+                self.average.update(step)
+
         self.metrics.update(sums)
         local_assign_add(self.step, tf.ones([], tf.int64))
+        if self.loss_scale is not None:
+            return self.loss_scale.guard(finite, update)
+        update()
         return finite
+
+    def _gradients(
+        self, batch: Batch, scale: tf.Tensor
+    ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
+        """Returns this replica's gradients of its scaled loss sum, and its sums."""
+        with tf.GradientTape() as tape:
+            values = self.forward(self.model, batch, True)  # name -> [B, ...]
+            sums = weighted_sums(values, batch[WEIGHT])  # name -> [...]
+            loss = sums["loss"] * scale
+        gradients = tape.gradient(
+            loss,
+            self.model.trainable_variables,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        return gradients, sums
 
 
 class EvalStep:

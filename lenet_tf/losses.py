@@ -20,18 +20,26 @@ from lenet_tf.pipeline import standardize
 Forward = Callable[[Any, Mapping[str, tf.Tensor], bool], dict[str, tf.Tensor]]
 
 
-def softmax_cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+def softmax_cross_entropy(
+    logits: tf.Tensor, labels: tf.Tensor, smoothing: float = 0.0
+) -> tf.Tensor:
     """Computes -log softmax(logits)[label], in nats.
 
     Args:
       logits: float [B, C].
       labels: integer [B], each in [0, C).
+      smoothing: the share of the target that is spread over all classes alike.
+        (Szegedy et al., "Rethinking the Inception architecture", CVPR 2016, section 7.)
 
     Returns:
       float [B].
     """
     labels = tf.cast(labels, tf.int32)
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    if not smoothing:
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    target = tf.one_hot(labels, logits.shape[1], dtype=logits.dtype)
+    target = target * (1 - smoothing) + smoothing / logits.shape[1]
+    return tf.nn.softmax_cross_entropy_with_logits(target, logits)
 
 
 def classification(

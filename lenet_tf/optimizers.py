@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from lenet_tf.distribute import local_handle
+from lenet_tf.distribute import local_assign_add, local_handle
 from lenet_tf.errors import UsageError
 
 LearningRate = float | Callable[[tf.Tensor], tf.Tensor]
@@ -232,7 +232,44 @@ class Adam(Optimizer):
             )
 
 
-OPTIMIZERS = ("adam", "sgd")
+class AdamW(Adam):
+    """Adam with decoupled weight decay: w <- w - rate * decay * w, before Adam's step.
+
+    Matrices and kernels decay; biases, of one axis, do not.
+
+    Source: Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019,
+    algorithm 2.
+    """
+
+    def __init__(
+        self,
+        learning_rate: LearningRate = 1e-3,
+        weight_decay: float = 4e-3,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+    ) -> None:
+        super().__init__(learning_rate, beta_1, beta_2, epsilon)
+        if not weight_decay >= 0:
+            raise UsageError(f"weight_decay is {weight_decay}: it must be at least 0")
+        self.weight_decay = weight_decay
+
+    def apply(
+        self,
+        gradients: Sequence[tf.Tensor],
+        variables: Sequence[tf.Variable],
+        step: tf.Tensor,
+    ) -> None:
+        """See `Optimizer.apply`."""
+        share = self.rate(step) * self.weight_decay
+        for variable in variables:
+            if variable.shape.rank > 1:
+                decay = share * variable.read_value()
+                local_assign_add(variable, -decay)
+        super().apply(gradients, variables, step)
+
+
+OPTIMIZERS = ("adam", "adamw", "sgd")
 
 
 def _slot(variable: tf.Variable, slot: str) -> tf.Variable:

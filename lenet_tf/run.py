@@ -26,12 +26,10 @@ from lenet_tf.actions import Action, at, every_epoch
 from lenet_tf.actions.history import HistoryFile
 from lenet_tf.actions.progress import Progress
 from lenet_tf.best import find
+from lenet_tf.build import as_batches, build_trainer, load_splits
+from lenet_tf.config import Config
 from lenet_tf.distribute import make_strategy
 from lenet_tf.errors import CheckpointError, UsageError
-from lenet_tf.models import IMAGE_SIZE, LeNet5
-from lenet_tf.optimizers import SGD, Adam, Optimizer
-from lenet_tf.pipeline import Batches
-from lenet_tf.recipes import FREE_ON_RESUME, Config
 from lenet_tf.restore import restore_model, saved
 from lenet_tf.saver import Saver
 from lenet_tf.signals import StopRequested, StopSignals
@@ -68,7 +66,7 @@ def run(config: Config, workdir: pathlib.Path, resume: bool = True) -> dict[str,
     splits = load_splits(config)
     settings, held = config.as_dict(), contextlib.ExitStack()
     if is_chief(strategy):
-        held.enter_context(claim(workdir, settings, FREE_ON_RESUME))
+        held.enter_context(claim(workdir, settings, config.free_on_resume()))
     with held, StopSignals() as stop, together(strategy, stop.check) as poll:
         check_alike(strategy, "the checksum of the flags", _checksum(settings))
         trainer = build_trainer(config, splits, strategy)
@@ -172,68 +170,6 @@ def evaluate(workdir: pathlib.Path, which: str = "latest") -> dict[str, float]:
         "test_loss": test["loss"],
         "test_examples": test["examples"],
     }
-
-
-def load_splits(config: Config) -> datasets.Splits:
-    """Loads the dataset, and checks that the model takes it."""
-    splits = datasets.load(
-        config.dataset,
-        data_dir=config.data_dir,
-        validation_examples=config.validation_examples,
-        idx_dir=config.idx_dir,
-    )
-    height, width, channels = splits.image_shape
-    if max(height, width) > IMAGE_SIZE:
-        raise UsageError(
-            f"{config.dataset} has images of {height}x{width}: LeNet5 takes at most "
-            f"{IMAGE_SIZE}x{IMAGE_SIZE}"
-        )
-    for field, needed in (("channels", channels), ("num_classes", splits.num_classes)):
-        asked = getattr(config, field)
-        if asked not in (0, needed):
-            raise UsageError(
-                f"{field} is {asked}, but {config.dataset} has {needed}: leave it at 0 "
-                "to take the dataset's"
-            )
-    return splits
-
-
-def build_trainer(
-    config: Config, splits: datasets.Splits, strategy: tf.distribute.Strategy
-) -> Trainer:
-    """Makes model and optimizer in the strategy's scope, and their trainer."""
-    with strategy.scope():
-        model = LeNet5(
-            splits.num_classes,
-            splits.image_shape[2],
-            activation=config.activation,
-            subsampling=config.subsampling,
-            kernel=config.kernel,
-            seed=config.seed,
-        )
-    return Trainer(
-        model,
-        build_optimizer(config),
-        strategy=strategy,
-        steps_per_loop=config.steps_per_loop,
-        seed=config.seed,
-        clip_norm=config.clip_norm,
-    )
-
-
-def build_optimizer(config: Config) -> Optimizer:
-    """Makes the optimizer that a configuration names."""
-    if config.optimizer == "sgd":
-        return SGD(config.learning_rate, config.momentum)
-    return Adam(config.learning_rate)
-
-
-def as_batches(
-    examples: datasets.Examples, batch_size: int, seed: int | None = None
-) -> Batches:
-    """Cuts examples into batches of `image` and `label`, of all at most."""
-    arrays = {"image": examples.image, "label": examples.label}
-    return Batches(arrays, min(batch_size, max(1, len(examples))), seed=seed)
 
 
 def count_parameters(model: tf.Module) -> int:

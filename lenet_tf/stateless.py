@@ -59,4 +59,4 @@ def dropout(
       float32 of x's shape.
     """
     kept = uniform(batch, x.shape[1:], salt) >= rate
-    return tf.where(kept, x / (1.0 - rate), 0.0)
+    return tf.where(kept, x / (1.0 - rate), tf.zeros([], x.dtype))

@@ -15,6 +15,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from lenet_tf import ops
+
 Row = tuple[str, str, str]
 
 
@@ -43,7 +45,8 @@ def summary(model: Any, input_shape: Sequence[int]) -> str:
 
     attributes = tf.nest.flatten(list(vars(model).values()))
     layers = [v for v in attributes if isinstance(v, tf.Module) and callable(v)]
-    with _calls_reported(layers, record):
+    # In plain forms every layer is called by itself.
+    with ops.plain_forms(), _calls_reported(layers, record):
         model(tf.zeros([1, *input_shape]))
     trainable = sum(math.prod(v.shape) for v in model.trainable_variables)
     total = sum(math.prod(v.shape) for v in model.variables)

@@ -9,6 +9,7 @@ One `fit` uses one training trace and one evaluation trace, ragged batches inclu
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ import tensorflow as tf
 
 from lenet_tf.actions import Action, Moment
 from lenet_tf.checkpoints import RunRecord
+from lenet_tf.ema import Average
 from lenet_tf.errors import NonFiniteError, UsageError
 from lenet_tf.guard import non_finite
 from lenet_tf.loop import EvalStep, TrainStep, make_loop, value_shapes
@@ -24,6 +26,7 @@ from lenet_tf.losses import Forward, classification
 from lenet_tf.metrics import Accumulators
 from lenet_tf.optimizers import Optimizer
 from lenet_tf.pipeline import Batches
+from lenet_tf.precision import LossScale
 from lenet_tf.saver import Saver
 from lenet_tf.signals import StopRequested
 from lenet_tf.workers import check_alike
@@ -43,6 +46,10 @@ class Trainer:
       steps_per_loop: steps in the graph between two looks by Python.
       seed: of what is random in a step, such as dropout.
       clip_norm: the most the gradient's global norm may be.
+      loss_scaling: whether to scale the loss, for gradients in float16.
+      jit_compile: whether XLA compiles the gradient.
+      ema: decay of an exponential moving average of the weights, which evaluation then
+        takes in their place; None keeps none.
 
     Attributes:
       step: int64 variable, global batches trained on.
@@ -63,6 +70,9 @@ class Trainer:
         steps_per_loop: int = 100,
         seed: int = 0,
         clip_norm: float | None = None,
+        ema: float | None = None,
+        loss_scaling: bool = False,
+        jit_compile: bool = False,
     ) -> None:
         if clip_norm is not None and not clip_norm > 0:
             raise UsageError(f"clip_norm is {clip_norm}: it must be above 0")
@@ -85,6 +95,9 @@ class Trainer:
         with self.strategy.scope():
             self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
             optimizer.build(variables)
+            self.average = None if ema is None else Average(variables, ema)
+            self.loss_scale = LossScale() if loss_scaling else None
+        self.jit_compile = jit_compile
         self.metrics: Accumulators | None = None
         self._train_loop: Any = None
         self._train_spec: dict[str, tf.TensorSpec] = {}
@@ -131,6 +144,10 @@ class Trainer:
                 "step": self.step,
                 "record": self.record,
             }
+            if self.average is not None:
+                parts["average"] = self.average
+            if self.loss_scale is not None:
+                parts["loss_scale"] = self.loss_scale
             saver.start(parts, self.strategy, validation is not None)
             actions = [saver, *actions]
         try:
@@ -173,9 +190,11 @@ class Trainer:
         replicas = self.strategy.num_replicas_in_sync
         loop, metrics = self._eval_loop(data.spec(replicas))
         metrics.reset()
-        for block in data.blocks(replicas, self.steps_per_loop, epochs=1):
-            poll()
-            loop(block)
+        average = self.average
+        with average.in_place() if average else contextlib.nullcontext():
+            for block in data.blocks(replicas, self.steps_per_loop, epochs=1):
+                poll()
+                loop(block)
         examples = int(metrics.examples.numpy())
         return {**metrics.result(), **metrics.sums(), "examples": examples}
 
@@ -204,6 +223,9 @@ class Trainer:
                 self.step,
                 self.seed,
                 self.clip_norm,
+                self.average,
+                self.loss_scale,
+                self.jit_compile,
             )
             self._train_loop = make_loop(self.strategy, step, spec)
             self._train_spec = spec

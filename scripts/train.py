@@ -16,14 +16,23 @@ from typing import Any
 import _cli
 from absl import flags
 
+from lenet_tf.config import SCHEDULES, Config
 from lenet_tf.distribute import STRATEGIES
 from lenet_tf.layers import ACTIVATIONS, Subsample
-from lenet_tf.models import KERNELS
+from lenet_tf.models import KERNELS, PRECISIONS
 from lenet_tf.optimizers import OPTIMIZERS
-from lenet_tf.recipes import Config
+from lenet_tf.recipes import RECIPES, recipe
 from lenet_tf.run import run
 
 _DEFAULTS = Config()
+
+with _cli.group("Recipe"):
+    _RECIPE = flags.DEFINE_enum(
+        "recipe",
+        _DEFAULTS.recipe,
+        list(RECIPES),
+        "A named set of settings; flags that are given come before it.",
+    )
 
 with _cli.group("Data"):
     flags.DEFINE_string(
@@ -70,9 +79,38 @@ with _cli.group("Model"):
         "channels", _DEFAULTS.channels, "Of the images; 0 for theirs.", lower_bound=0
     )
 
+    flags.DEFINE_float(
+        "dropout", _DEFAULTS.dropout, "Share of F6's outputs that is dropped."
+    )
+    flags.DEFINE_enum(
+        "precision", _DEFAULTS.precision, list(PRECISIONS), "Of the arithmetic."
+    )
+
 with _cli.group("Training"):
     flags.DEFINE_enum("optimizer", _DEFAULTS.optimizer, list(OPTIMIZERS), "Which.")
-    flags.DEFINE_float("learning_rate", _DEFAULTS.learning_rate, "Step size.")
+    flags.DEFINE_float(
+        "learning_rate", _DEFAULTS.learning_rate, "The highest of the schedule."
+    )
+    flags.DEFINE_enum(
+        "schedule", _DEFAULTS.schedule, list(SCHEDULES), "Of the learning rate."
+    )
+    flags.DEFINE_float(
+        "warmup", _DEFAULTS.warmup, "Share of steps that rise (cosine, one_cycle)."
+    )
+    flags.DEFINE_float(
+        "decay",
+        _DEFAULTS.decay,
+        "What the rate falls to, as a share: in all (exponential), at each milestone "
+        "(piecewise).",
+    )
+    flags.DEFINE_string(
+        "milestones", _DEFAULTS.milestones, "Shares of the steps (piecewise)."
+    )
+    flags.DEFINE_float("weight_decay", _DEFAULTS.weight_decay, "Of adamw.")
+    flags.DEFINE_float("smoothing", _DEFAULTS.smoothing, "Of the labels.")
+    flags.DEFINE_float(
+        "ema", _DEFAULTS.ema, "Decay of an average of the weights, to be evaluated."
+    )
     flags.DEFINE_float(
         "momentum",
         _DEFAULTS.momentum,
@@ -100,6 +138,13 @@ with _cli.group("Training"):
         "seed", _DEFAULTS.seed, "Of the initial weights and the order of examples."
     )
 
+with _cli.group("Distortions, the most in either direction"):
+    flags.DEFINE_float("shift", _DEFAULTS.shift, "Pixels.")
+    flags.DEFINE_float("rotate", _DEFAULTS.rotate, "Degrees.")
+    flags.DEFINE_float("scale", _DEFAULTS.scale, "Share of the size.")
+    flags.DEFINE_float("shear", _DEFAULTS.shear, "Degrees.")
+    flags.DEFINE_float("elastic", _DEFAULTS.elastic, "Pixels, at control points.")
+
 with _cli.group("Devices"):
     flags.DEFINE_string(
         "num_replicas",
@@ -123,6 +168,10 @@ with _cli.group("Devices"):
         _DEFAULTS.steps_per_loop,
         "Steps in the graph between two looks by Python.",
         lower_bound=1,
+    )
+
+    flags.DEFINE_bool(
+        "jit_compile", False, "Compile the gradient with XLA; slower on CPUs."
     )
 
 with _cli.group("Run directory"):
@@ -183,10 +232,12 @@ flags.register_validator(
 
 def main(argv: list[str]) -> None:
     del argv
-    settings: dict[str, Any] = {
-        name: flags.FLAGS[name].value for name in _DEFAULTS.as_dict()
+    given: dict[str, Any] = {
+        name: flags.FLAGS[name].value
+        for name in _DEFAULTS.as_dict()
+        if flags.FLAGS[name].present
     }
-    config = Config(**settings)
+    config = Config(**{**recipe(_RECIPE.value), **given})
     workdir = pathlib.Path(_WORKDIR.value)
     result = run(config, workdir, resume=_RESUME.value)
     if not result:

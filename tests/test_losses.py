@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -83,3 +84,18 @@ def test_classification_returns_loss_and_accuracy_of_each_example() -> None:
     np.testing.assert_array_equal(values["accuracy"], [1, 0, 1])
     np.testing.assert_allclose(values["loss"], reference(logits, labels), rtol=1e-6)
     assert values["loss"].dtype == values["accuracy"].dtype == tf.float32
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_label_smoothing_is_that_of_keras(smoothing: float) -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=[20, 7]).astype(np.float32)
+    labels = rng.integers(0, 7, [20])
+    expected = keras.losses.categorical_crossentropy(
+        np.eye(7, dtype=np.float32)[labels],
+        logits,
+        from_logits=True,
+        label_smoothing=smoothing,
+    )
+    ours = softmax_cross_entropy(tf.constant(logits), tf.constant(labels), smoothing)
+    np.testing.assert_allclose(ours, expected, rtol=1e-5)

@@ -14,6 +14,7 @@ from lenet_tf.optimizers import (
     SGD,
     Adam,
     AdamState,
+    AdamW,
     LearningRate,
     Optimizer,
     adam_update,
@@ -247,3 +248,23 @@ def test_gradients_that_do_not_match_the_variables_in_number_are_refused() -> No
         tf.distribute.get_strategy().run(
             optimizer.apply, args=(grads, variables, tf.constant(0, tf.int64))
         )
+
+
+def test_adamw_is_that_of_keras_with_biases_left_out() -> None:
+    rng = np.random.default_rng(0)
+    shapes = [(3, 4), (4,)]
+    ours = [tf.Variable(rng.normal(size=s), dtype=tf.float32) for s in shapes]
+    theirs = [
+        keras.Variable(v.numpy(), name=n) for v, n in zip(ours, "wb", strict=True)
+    ]
+    optimizer = AdamW(1e-2, weight_decay=0.1)
+    optimizer.build(ours)
+    reference = keras.optimizers.AdamW(1e-2, weight_decay=0.1)
+    reference.exclude_from_weight_decay([theirs[1]])
+    reference.build(theirs)
+    for step in range(100):
+        gradients = [tf.constant(rng.normal(size=s), tf.float32) for s in shapes]
+        optimizer.apply(gradients, ours, tf.constant(step, tf.int64))
+        reference.apply(gradients)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)

@@ -141,7 +141,7 @@ def test_help_lists_the_flags_by_group_with_defaults() -> None:
     [
         (["--dataset=mnits"], 1, "mnist"),
         (["--activation=swish"], 2, "tanh|relu|leaky_relu"),
-        (["--optimizer=rmsprop"], 2, "adam|sgd"),
+        (["--optimizer=rmsprop"], 2, "adam|adamw|sgd"),
         (["--batch_size=0"], 2, "batch_size=0"),
         (["--batch_size=many"], 2, "batch_size=many"),
         (["--epochs=-1"], 2, "epochs=-1"),
