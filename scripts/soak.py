@@ -10,6 +10,7 @@ and every resume went on from the newest checkpoint.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pathlib
 import pty
@@ -20,6 +21,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 
 import _cli
@@ -32,7 +34,7 @@ import lenet_tf
 _KILLS = flags.DEFINE_integer("kills", 50, "How many in all.", lower_bound=0)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the moments and the signals.")
 _REPLICAS = flags.DEFINE_integer("replicas", 2, "Of the training.", lower_bound=1)
-_EPOCHS = flags.DEFINE_integer("epochs", 15, "Of each run.", lower_bound=1)
+_EPOCHS = flags.DEFINE_integer("epochs", 40, "Of each run.", lower_bound=1)
 _SECONDS = flags.DEFINE_float(
     "seconds", 4.0, "The longest time from a run's beginning to its kill.", 0.1
 )
@@ -54,9 +56,8 @@ def small_mnist(folder: pathlib.Path) -> list[str]:
             ("images-idx3", examples.image[:count, ..., 0]),
             ("labels-idx1", examples.label[:count]),
         ):
-            header = struct.pack(
-                f">4B{values.ndim}I", 0, 0, 8, values.ndim, *values.shape
-            )
+            shape = struct.pack(f">{values.ndim}I", *values.shape)
+            header = bytes([0, 0, 8, values.ndim]) + shape  # of unsigned bytes
             path = folder / f"{prefix}-{kind}-ubyte"
             path.write_bytes(header + values.astype(np.uint8).tobytes())
     lenet_tf.prepare("mnist", data_dir=folder / "data", idx_dir=folder)
@@ -76,6 +77,7 @@ class Training:
     def __init__(self, train_flags: list[str], workdir: pathlib.Path) -> None:
         script = pathlib.Path(__file__).with_name("train.py")
         self._terminal, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 200, 0, 0))
         os.set_blocking(self._terminal, False)
         self._shown = ""
         self._lock = workdir / ".lock"
@@ -97,7 +99,7 @@ class Training:
         """All that it has shown so far."""
         try:
             while block := os.read(self._terminal, 65536):
-                self._shown += block.decode()
+                self._shown += block.decode(errors="replace")
         except OSError:  # nothing more at present, or it has ended
             pass
         return self._shown
@@ -143,10 +145,9 @@ def end_of(workdir: pathlib.Path) -> dict[str, bytes]:
     """What a run has come to: tensors, and files that hold no times."""
     path = tf.train.latest_checkpoint(str(workdir / "checkpoints"))
     reader = tf.train.load_checkpoint(path)
-    tensors = {
-        key: reader.get_tensor(key) for key in reader.get_variable_to_shape_map()
-    }
-    end = {k: v.tobytes() for k, v in tensors.items() if isinstance(v, np.ndarray)}
+    keys = reader.get_variable_to_shape_map()
+    tensors = {key: np.asarray(reader.get_tensor(key)) for key in keys}
+    end = {k: v.tobytes() for k, v in tensors.items() if v.dtype.kind in "if"}
     for name in ("history.csv", "best/best.json"):
         end[name] = (workdir / name).read_bytes()
     return end

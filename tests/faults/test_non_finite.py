@@ -67,7 +67,7 @@ def forward(model: Line, batch: dict, training: bool) -> dict:
 @pytest.mark.parametrize("at", [0, 13])
 @pytest.mark.parametrize(
     ("x", "y", "hit"),
-    [(np.nan, 1, "b"), (1e30, 1, "b"), (1, np.inf, "a"), (1, 2, None)],
+    [(np.nan, 1, "b"), (1e30, 1, "b"), (1, np.inf, "a")],
 )
 def test_the_first_variable_that_was_hit_is_named_on_any_number_of_replicas(
     strategy: tf.distribute.Strategy,
