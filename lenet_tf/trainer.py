@@ -25,7 +25,7 @@ from lenet_tf.loop import EvalStep, TrainStep, make_loop, value_shapes
 from lenet_tf.losses import Forward, classification
 from lenet_tf.metrics import Accumulators
 from lenet_tf.optimizers import Optimizer
-from lenet_tf.pipeline import Batches
+from lenet_tf.pipeline import Batches, Block
 from lenet_tf.precision import LossScale
 from lenet_tf.saver import Saver
 from lenet_tf.signals import StopRequested
@@ -135,7 +135,7 @@ class Trainer:
         """
         if epochs < 0:
             raise UsageError(f"epochs is {epochs}: it must be at least 0")
-        self._build(train)
+        self.start(train)
         if saver is not None:
             parts = {
                 "model": self.model,
@@ -208,7 +208,15 @@ class Trainer:
             "evaluate": sum(count),
         }
 
-    def _build(self, train: Batches) -> None:
+    def start(self, train: Batches) -> None:
+        """Makes what training on these batches needs; `fit` does it by itself.
+
+        Args:
+          train: of the shapes and dtypes to come.
+
+        Raises:
+          UsageError: `forward` does not return what it must.
+        """
         spec = train.spec(self.strategy.num_replicas_in_sync)
         if self.metrics is None:
             shapes = value_shapes(self.forward, self.model, spec)
@@ -281,19 +289,32 @@ class Trainer:
             start_step=step,
             epochs=epochs,
         ):
-            steps, began = int(block["weight"].shape[0]), time.perf_counter()
-            if not self._train_loop(block):
-                bad = int(self.step.numpy())
-                raise non_finite(self.model.trainable_variables, step, bad)
-            step += steps
-            if int(self.step.numpy()) != step:
-                raise RuntimeError(
-                    f"the step is {int(self.step.numpy())} after a loop that ends at "
-                    f"{step}"
-                )
+            began = time.perf_counter()
+            steps = self.train_on(block)
             seconds += time.perf_counter() - began
             examples += min(steps * train.batch_size, train.examples)
+            step += steps
             look(step, steps)
+
+    def train_on(self, block: Block) -> int:
+        """Trains on the batches of a block, in one inner loop, after `start`.
+
+        Args:
+          block: as `Batches.blocks` yields it.
+
+        Returns:
+          How many steps that were.
+
+        Raises:
+          NonFiniteError: a loss or gradient was NaN or infinite.
+        """
+        before, steps = int(self.step.numpy()), int(block["weight"].shape[0])
+        finite, step = self._train_loop(block), int(self.step.numpy())
+        if not finite:
+            raise non_finite(self.model.trainable_variables, before, step)
+        if step != before + steps:
+            raise RuntimeError(f"{steps} steps led from step {before} to {step}")
+        return steps
 
     def _row_is_due(self, train: Batches) -> bool:
         """Whether the run is between an epoch's last step and its row."""

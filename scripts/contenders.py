@@ -1,0 +1,145 @@
+"""The training programs that are timed against each other, each a process of its own.
+
+    python scripts/contenders.py --program=keras --batch_size=64
+
+Trains the reference network on MNIST with Adam at 1e-3. Says "ready" when it is warm;
+then trains one epoch for each line it is sent, and answers with the seconds that took.
+Processes of their own, since devices and threads are fixed when TensorFlow starts.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+
+import _cli
+import numpy as np
+import tensorflow as tf
+from absl import flags
+
+import lenet_tf
+
+_PROGRAM = flags.DEFINE_enum(
+    "program", "lenet_tf", ["lenet_tf", "keras", "torch"], "Which."
+)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Examples a step.", lower_bound=1)
+_REPLICAS = flags.DEFINE_string("num_replicas", "auto", "Of lenet_tf.")
+_PLAIN = flags.DEFINE_bool("plain", False, "lenet_tf without its fast forms.")
+_PRECISION = flags.DEFINE_string("precision", "float32", "Of lenet_tf.")
+_JIT = flags.DEFINE_bool("jit_compile", False, "Compile with XLA.")
+_STEPS = flags.DEFINE_integer("steps_per_execution", 1, "Of Keras.", lower_bound=1)
+_EXAMPLES = flags.DEFINE_integer("examples", 58_000, "In an epoch.", lower_bound=1)
+
+Epoch = Callable[[], None]
+
+
+def arrays(examples: int) -> tuple[np.ndarray, np.ndarray]:
+    """MNIST's training images and labels, over again when more are asked for."""
+    train = lenet_tf.load("mnist", validation_examples=0).train
+    index = np.arange(examples) % len(train)
+    return train.image[index], train.label[index]
+
+
+def lenet_tf_epoch() -> Epoch:
+    strategy = lenet_tf.make_strategy(_REPLICAS.value, "mirrored")
+    image, label = arrays(_EXAMPLES.value)
+    batches = lenet_tf.Batches(
+        {"image": image, "label": label}, _BATCH_SIZE.value, seed=0
+    )
+    with strategy.scope():
+        model = lenet_tf.LeNet5(precision=_PRECISION.value)
+    trainer = lenet_tf.Trainer(
+        model,
+        lenet_tf.Adam(1e-3),
+        strategy=strategy,
+        jit_compile=_JIT.value,
+        loss_scaling=_PRECISION.value == "mixed_float16",
+    )
+    epochs = 0
+
+    def epoch() -> None:
+        nonlocal epochs
+        epochs += 1
+        trainer.fit(batches, epochs=epochs)
+
+    if _PLAIN.value:
+        with lenet_tf.ops.plain_forms():
+            epoch()
+    return epoch
+
+
+def keras_epoch() -> Epoch:
+    import keras
+
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            layers.Input([32, 32, 1]),
+            layers.Conv2D(6, 5, activation="tanh"),
+            layers.AveragePooling2D(2),
+            layers.Activation("sigmoid"),
+            layers.Conv2D(16, 5, activation="tanh"),
+            layers.AveragePooling2D(2),
+            layers.Activation("sigmoid"),
+            layers.Conv2D(120, 5, activation="tanh"),
+            layers.Flatten(),
+            layers.Dense(84, activation="tanh"),
+            layers.Dense(10),
+        ]
+    )
+    model.compile(
+        keras.optimizers.Adam(1e-3),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        steps_per_execution=_STEPS.value,
+        jit_compile=_JIT.value,
+    )
+    image, label = arrays(_EXAMPLES.value)
+    # Padded and scaled beforehand, which is not counted.
+    image = lenet_tf.standardize(image).numpy()
+    return lambda: model.fit(image, label, _BATCH_SIZE.value, verbose=0) and None
+
+
+def torch_epoch() -> Epoch:
+    import torch
+    from torch import nn
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    model = nn.Sequential(
+        *(nn.Conv2d(1, 6, 5), nn.Tanh(), nn.AvgPool2d(2), nn.Sigmoid()),
+        *(nn.Conv2d(6, 16, 5), nn.Tanh(), nn.AvgPool2d(2), nn.Sigmoid()),
+        *(nn.Conv2d(16, 120, 5), nn.Tanh(), nn.Flatten()),
+        *(nn.Linear(120, 84), nn.Tanh(), nn.Linear(84, 10)),
+    )
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    loss_of = nn.CrossEntropyLoss()
+    image, label = arrays(_EXAMPLES.value)
+    images = torch.tensor(lenet_tf.standardize(image).numpy()).permute(0, 3, 1, 2)
+    images, labels = images.contiguous(), torch.tensor(label.astype(np.int64))
+
+    def epoch() -> None:
+        for index in torch.randperm(len(labels)).split(_BATCH_SIZE.value):
+            optimizer.zero_grad(set_to_none=True)
+            loss_of(model(images[index]), labels[index]).backward()
+            optimizer.step()
+
+    return epoch
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    tf.get_logger().setLevel("ERROR")
+    programs = {"lenet_tf": lenet_tf_epoch, "keras": keras_epoch, "torch": torch_epoch}
+    epoch = programs[_PROGRAM.value]()
+    epoch()
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        began = time.perf_counter()
+        epoch()
+        print(time.perf_counter() - began, flush=True)
+
+
+if __name__ == "__main__":
+    _cli.run(main)
