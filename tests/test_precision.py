@@ -24,7 +24,8 @@ def fit(
 
 @pytest.mark.parametrize(
     ("precision", "scaling", "tolerance"),
-    [("mixed_bfloat16", False, 0.03), ("mixed_float16", True, 0.005)],
+    # In float16 the first steps are skipped, until the scale fits.
+    [("mixed_bfloat16", False, 0.03), ("mixed_float16", True, 0.1)],
 )
 def test_mixed_precision_trains_nearly_as_float32(
     digits: Arrays, precision: str, scaling: bool, tolerance: float
