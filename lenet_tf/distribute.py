@@ -124,6 +124,10 @@ def _tpu(num_replicas: int | str) -> tf.distribute.Strategy:
             "the grpc://host:port of one, or choose another strategy"
         )
     try:
+        address = name.removeprefix("grpc://")
+        # TensorFlow would wait for it without end.
+        if address != name and not reachability.answers(address, timeout=10.0):
+            raise OSError("no connection")
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(name or "local")
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)

@@ -44,7 +44,7 @@ def meet(resolver: Resolver, timeout: float) -> None:
             everyone = {
                 name: address
                 for name, address in everyone.items()
-                if not _answers(address, min(1.0, max(left, 0.1)))
+                if not answers(address, min(1.0, max(left, 0.1)))
             }
             if everyone and left <= 0:
                 silent = ", ".join(f"{n} at {a}" for n, a in everyone.items())
@@ -91,7 +91,7 @@ class Watch:
         answered = dict.fromkeys(self._others, time.monotonic())
         while not self._stopped.wait(1.0):
             for name, address in self._others.items():
-                if _answers(address, timeout=5.0):
+                if answers(address, timeout=5.0):
                     answered[name] = time.monotonic()
                 lost = time.monotonic() - answered[name] > LOST_SECONDS
                 if lost and not self._stopped.is_set():
@@ -125,7 +125,8 @@ def _listen(address: str) -> socket.socket:
     return listener
 
 
-def _answers(address: str, timeout: float) -> bool:
+def answers(address: str, timeout: float) -> bool:
+    """Whether something listens at host:port; asks for at most `timeout` seconds."""
     try:
         socket.create_connection(split_address(address), timeout).close()
     except OSError:

@@ -53,7 +53,10 @@ def _held_back_stderr() -> Iterator[None]:
 
 
 # TF_CPP_MIN_LOG_LEVEL=0 shows all there is to see.
-_quiet = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2") != "0"
+# Of a lost worker TensorFlow tells at the level of errors, in half a page.
+_worker = {"TF_CONFIG", "SLURM_STEP_NUM_TASKS"} & os.environ.keys()
+_level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if _worker else "2")
+_quiet = _level != "0"
 with _held_back_stderr() if _quiet else contextlib.nullcontext():
     import tensorflow as tf
 

@@ -214,6 +214,15 @@ def test_a_strategy_that_cannot_be_made_is_refused(
         make_strategy(**options)
 
 
+def test_a_tpu_that_does_not_answer_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = f"grpc://{cluster_of(1)['worker'][0]}"
+    monkeypatch.setenv("TPU_NAME", name)
+    with pytest.raises(UsageError, match=f"TPU_NAME is '{name}', and no TPU answers"):
+        make_strategy(kind="tpu")
+
+
 def test_a_worker_takes_all_its_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_CONFIG", tf_config({"worker": TWO}, 0))
     with pytest.raises(UsageError, match="is 2, but multi_worker takes 1 on this"):

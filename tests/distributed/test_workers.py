@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import signal
+import socket
 
 import numpy as np
 import pytest
@@ -148,3 +149,26 @@ def test_a_peer_that_does_not_come_is_an_error_within_the_limit(
         "every worker of the cluster, or give them longer with --worker_timeout\n"
     )
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("argument", "status"), [("go_on", 1), ("stop", 0)])
+def test_a_worker_that_waits_for_one_that_is_lost_is_ended_unless_they_part(
+    argument: str, status: int
+) -> None:
+    with socket.socket() as peer:
+        peer.bind(("127.0.0.1", 0))
+        peer.listen()
+        address = f"127.0.0.1:{peer.getsockname()[1]}"
+        cluster = {"worker": [address, *cluster_of(1)["worker"]]}
+        program = Program(
+            str(pathlib.Path(worker.__file__).with_name("watcher.py")),
+            argument,
+            environment={"TF_CONFIG": tf_config(cluster, 1)},
+        )
+        program.until(lambda: program.said("stdout"))
+    finished = program.wait(timeout=60)
+    assert finished.status == status
+    if status:
+        line = f"error: worker 0 at {address} was lost: start all workers again"
+        assert finished.stderr.splitlines()[-1].startswith(line)
+        assert "Traceback" not in finished.stderr
