@@ -2,7 +2,7 @@
 
     python scripts/launch_local.py --workers=2 -- scripts/train.py --epochs=3
 
-Each worker gets a TF_CONFIG with free ports of this machine and its share of the cores.
+Each worker gets a TF_CONFIG with free ports of this machine and its share of threads.
 What they write comes out with their names before it. SIGINT and SIGTERM are passed on
 to all of them. When one fails the others have --grace seconds to find out, then they
 are ended. The exit status is that of the first worker that failed, 128 + n for one that
@@ -118,7 +118,8 @@ def _places(count: int) -> list[tuple[dict[str, str], Callable[[], None]]]:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         cluster = {"worker": [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]}
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    # Threads, not the cores themselves: tied to one core a worker was slower.
+    threads = max(1, (os.cpu_count() or 1) // count)
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     parent = os.getpid()
     places: list[tuple[dict[str, str], Callable[[], None]]] = []
@@ -128,12 +129,10 @@ def _places(count: int) -> list[tuple[dict[str, str], Callable[[], None]]]:
             "TF_CONFIG": json.dumps({"cluster": cluster, "task": task}),
             # For the workers' own connections; a download may still need the proxy.
             "no_grpc_proxy": "127.0.0.1",
+            "TF_NUM_INTRAOP_THREADS": str(threads),
         }
-        share = cores[index::count] or cores[index % len(cores) :][:1] if cores else []
 
-        def prepare(share: list[int] = share) -> None:
-            if share:
-                os.sched_setaffinity(0, share)
+        def prepare() -> None:
             if libc is not None:
                 libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
                 if os.getppid() != parent:
