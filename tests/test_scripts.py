@@ -136,43 +136,6 @@ def test_help_lists_the_flags_by_group_with_defaults() -> None:
             assert f"(default {value})" in " ".join(finished.stdout.split())
 
 
-@pytest.mark.parametrize(
-    ("flags", "status", "message"),
-    [
-        (["--dataset=mnits"], 1, "mnist"),
-        (["--activation=swish"], 2, "tanh|relu|leaky_relu"),
-        (["--optimizer=rmsprop"], 2, "adam|adamw|sgd"),
-        (["--batch_size=0"], 2, "batch_size=0"),
-        (["--batch_size=many"], 2, "batch_size=many"),
-        (["--epochs=-1"], 2, "epochs=-1"),
-        (["--learning_rate=0"], 2, "must be above 0"),
-        (["--num_replicas=none"], 2, "a number above 0, or auto"),
-        (["--epoch=3"], 2, "epochs"),
-        (["3"], 2, "is not a flag"),
-        (["--num_replicas=99"], 1, "ask for at most that many"),
-        (["--num_replicas=2", "--batch_size=1"], 1, "at least num_replicas"),
-        (["--validation_examples=60000"], 1, "60000"),
-        (["--num_classes=7"], 1, "mnist has 10"),
-        (["--channels=3"], 1, "mnist has 1"),
-        (["--workdir=/dev/null"], 1, "choose another --workdir"),
-        (["--workdir=/proc/run"], 1, "/proc/run"),
-        (["--idx_dir=/nowhere", "--data_dir={tmp}/data"], 1, "/nowhere"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
-)
-def test_bad_input_is_one_line_and_leaves_nothing(
-    flags: list[str], status: int, message: str, tmp_path: pathlib.Path
-) -> None:
-    workdir = tmp_path / "run"
-    flags = [flag.replace("{tmp}", str(tmp_path)) for flag in flags]
-    finished = run("train.py", f"--workdir={workdir}", *flags)
-    assert finished.status == status, finished.stderr
-    (line,) = finished.stderr.splitlines()
-    assert line.startswith("error: ")
-    assert message in line
-    assert not workdir.exists()
-
-
 def test_a_workdir_of_another_configuration_is_refused(
     reference: pathlib.Path,
 ) -> None:
@@ -188,9 +151,3 @@ def test_noresume_does_not_overwrite_a_run(reference: pathlib.Path) -> None:
     finished = run("train.py", f"--workdir={reference}", "--noresume")
     assert finished.status == 1
     assert "holds a run already" in finished.stderr
-
-
-def test_evaluate_without_a_run_says_so(tmp_path: pathlib.Path) -> None:
-    finished = run("evaluate.py", f"--workdir={tmp_path}")
-    assert finished.status == 1
-    assert "train one there first" in finished.stderr
