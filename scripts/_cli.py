@@ -15,6 +15,7 @@ Before training, both signals end the program at once; nothing is half-written t
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging as python_logging
 import os
 import pathlib
@@ -87,11 +88,18 @@ def run(main: Callable[[list[str]], int | None]) -> None:
         _parse(sys.argv)
         _log_to_stderr()
         status = main(sys.argv[:1])
-        _flush_stdout()
+        sys.stdout.flush()
     except flags.Error as error:
         status = _fail(error, 2)
     except UsageError as error:
         status = _fail(error, 1)
+    except OSError as error:
+        # Without a name of a file, it was the standard output.
+        if error.filename or error.errno not in (errno.ENOSPC, errno.EPIPE):
+            raise
+        # The interpreter would try again at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = _fail(f"the standard output cannot be written: {error.strerror}", 1)
     except StopRequested as stop:
         print(stop, file=sys.stderr)
         status = stop.status
@@ -104,18 +112,6 @@ def run(main: Callable[[list[str]], int | None]) -> None:
 
 def _interrupt(signum: int, frame: types.FrameType | None) -> None:
     raise KeyboardInterrupt(signum)
-
-
-def _flush_stdout() -> None:
-    """Meets a full disk or a closed pipe here, not at the interpreter's exit."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        # The interpreter would try again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise UsageError(
-            f"the standard output cannot be written: {error.strerror}"
-        ) from error
 
 
 def _parse(argv: list[str]) -> None:
@@ -149,7 +145,7 @@ def _help_text() -> str:
     return "\n".join(lines)
 
 
-def _fail(error: Exception, status: int) -> int:
+def _fail(error: Exception | str, status: int) -> int:
     print(f"error: {error}", file=sys.stderr)
     return status
 
