@@ -47,7 +47,7 @@ def slow_op(what: str, x: tf.Tensor) -> tf.Tensor:
         return x
 
     def wait() -> np.ndarray:
-        slow(what, 0.05)
+        slow(what, 0.03)
         return np.zeros([], np.float32)
 
     with tf.control_dependencies([tf.numpy_function(wait, [], tf.float32)]):
@@ -58,7 +58,7 @@ class Memory(tf.train.experimental.PythonState):
     """What a user's model saves along."""
 
     def serialize(self) -> str:
-        slow("save", 0.3)
+        slow("save", 0.15)
         return "remembered"
 
     def deserialize(self, string_value: bytes) -> None:
@@ -80,7 +80,7 @@ def forward(
 ) -> dict[str, tf.Tensor]:
     """Loss, accuracy, and a sum that tells the order in which examples came."""
     if training:
-        slow("trace", 0.4)
+        slow("trace", 0.2)
     x = tf.tanh(model.hidden(tf.reshape(batch["image"], [-1, 36])))
     order = tf.zeros_like(batch["weight"])
     if training:

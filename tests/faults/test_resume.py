@@ -55,10 +55,8 @@ def test_train_is_killed_at_four_moments_and_ends_the_same(
     [
         ("trace", "in trace", 1, None, False),
         ("train", "done 9", 1, "step-9", False),
-        ("train", "done 9", 1, None, True),
         ("evaluate", "in evaluate", 3, "step-6", False),
         ("save", "in save", 1, None, False),
-        ("save", "in save", 1, None, True),
         ("save", "in save", 4, None, False),
         ("save", "in save", 4, None, True),
     ],
