@@ -61,6 +61,7 @@ def build_trainer(
             activation=config.activation,
             subsampling=config.subsampling,
             kernel=config.kernel,
+            initial=config.initial,
             dropout=config.dropout,
             precision=config.precision,
             seed=config.seed,

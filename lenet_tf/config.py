@@ -17,7 +17,7 @@ from typing import Any
 
 from lenet_tf.errors import UsageError
 from lenet_tf.layers import ACTIVATIONS, Subsample
-from lenet_tf.models import KERNELS, PRECISIONS
+from lenet_tf.models import INITIALS, KERNELS, PRECISIONS
 from lenet_tf.optimizers import OPTIMIZERS
 
 # What may differ when a run is resumed: where things are, how long, and on how many
@@ -66,6 +66,7 @@ class Config:
       kernel: see `LeNet5`.
       num_classes: 0 for the dataset's.
       channels: 0 for the dataset's.
+      initial: see `LeNet5`.
       dropout: share of F6's outputs that is set to zero in training.
       precision: of the network's arithmetic; weights are always float32.
       optimizer: "adam", "adamw" or "sgd".
@@ -115,6 +116,7 @@ class Config:
     kernel: str = "5x5"
     num_classes: int = 0
     channels: int = 0
+    initial: str = "glorot"
     dropout: float = 0.0
     precision: str = "float32"
     optimizer: str = "adam"
@@ -152,6 +154,7 @@ class Config:
             "activation": tuple(ACTIVATIONS),
             "subsampling": Subsample.KINDS,
             "kernel": KERNELS,
+            "initial": INITIALS,
             "optimizer": OPTIMIZERS,
             "schedule": SCHEDULES,
             "precision": PRECISIONS,

@@ -52,15 +52,35 @@ class Conv2D(tf.Module):
     Attributes:
       w: float32 kernel [size, size, channels, filters] (HWIO).
       b: float32 bias [filters].
+
+    Args:
+      size: of the kernel.
+      channels: of the input.
+      filters: of the output.
+      seed: of the initial kernel.
+      name: of the variables.
+      undo_sigmoid: whether to start from weights that take a sigmoid before this layer
+        out again: near 0 it is 1/2 + x/4, so the kernel is Glorot's times 4, and the
+        bias minus half of its sum.
     """
 
     def __init__(
-        self, size: int, channels: int, filters: int, seed: Seed, name: str = "conv"
+        self,
+        size: int,
+        channels: int,
+        filters: int,
+        seed: Seed,
+        name: str = "conv",
+        undo_sigmoid: bool = False,
     ) -> None:
         super().__init__(name=name)
         kernel = glorot_uniform([size, size, channels, filters], seed)
+        bias = tf.zeros([filters])
+        if undo_sigmoid:
+            kernel = 4 * kernel
+            bias = -tf.reduce_sum(kernel, axis=[0, 1, 2]) / 2
         self.w = tf.Variable(kernel, name=f"{name}/w")
-        self.b = tf.Variable(tf.zeros([filters]), name=f"{name}/b")
+        self.b = tf.Variable(bias, name=f"{name}/b")
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         """Convolves maps [B, H, W, channels], in their dtype."""

@@ -54,7 +54,9 @@ class LossScale(tf.Module):
 
         def updated() -> tuple[tf.Tensor, tf.Tensor]:
             update()
-            return tf.where(grows, 2 * scale, scale), tf.where(grows, tf.zeros_like(good), good)
+            return tf.where(grows, 2 * scale, scale), tf.where(
+                grows, tf.zeros_like(good), good
+            )
 
         def skipped() -> tuple[tf.Tensor, tf.Tensor]:
             return scale / 2, tf.zeros_like(good)

@@ -18,6 +18,7 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
+from lenet_tf.ema import Average
 from lenet_tf.errors import CheckpointError
 
 # What TensorFlow raises for files that are cut, empty, overwritten or gone.
@@ -110,13 +111,21 @@ def restore(checkpoint: tf.train.Checkpoint, path: str) -> None:
         raise CheckpointError(f"{path} does not fit this program: {reason}") from error
 
 
-def restore_model(model: tf.Module, path: str) -> None:
+def restore_model(model: tf.Module, path: str, average: Average | None = None) -> None:
     """Restores the weights of a model alone, for evaluation or export.
 
+    Args:
+      model: whose weights are wanted.
+      path: prefix of a checkpoint.
+      average: of the weights, restored as well when there is one.
+
     Raises:
-      CheckpointError: the checkpoint lacks one of its variables.
+      CheckpointError: the checkpoint lacks one of their variables.
     """
-    checkpoint = tf.train.Checkpoint(model=model)
+    parts = (
+        {"model": model} if average is None else {"model": model, "average": average}
+    )
+    checkpoint = tf.train.Checkpoint(**parts)
     try:
         _matched(lambda: checkpoint.read(path), "assert_existing_objects_matched")
     except (AssertionError, *READ_ERRORS) as error:

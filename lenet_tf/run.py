@@ -162,7 +162,7 @@ def evaluate(workdir: pathlib.Path, which: str = "latest") -> dict[str, float]:
     splits = load_splits(config)
     trainer = build_trainer(config, splits, strategy)
     path = find(workdir, which)
-    restore_model(trainer.model, path)
+    restore_model(trainer.model, path, trainer.average)
     logging.info("weights from %s", path)
     test = trainer.evaluate(as_batches(splits.test, config.eval_batch_size))
     return {

@@ -1,4 +1,4 @@
-"""The outer loop: epochs, evaluation, actions, stopping.
+"""Trains a model, evaluates it, and owns what a run is made of.
 
     trainer = Trainer(model, Adam(1e-3), classification, strategy=strategy)
     history = trainer.fit(Batches(arrays, 64, seed=0), epochs=3, validation=held_out)
@@ -10,13 +10,12 @@ One `fit` uses one training trace and one evaluation trace, ragged batches inclu
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from lenet_tf.actions import Action, Moment
+from lenet_tf.actions import Action
 from lenet_tf.checkpoints import RunRecord
 from lenet_tf.ema import Average
 from lenet_tf.errors import NonFiniteError, UsageError
@@ -25,11 +24,11 @@ from lenet_tf.loop import EvalStep, TrainStep, make_loop, value_shapes
 from lenet_tf.losses import Forward, classification
 from lenet_tf.metrics import Accumulators
 from lenet_tf.optimizers import Optimizer
+from lenet_tf.outer import OuterLoop
 from lenet_tf.pipeline import Batches, Block
 from lenet_tf.precision import LossScale
 from lenet_tf.saver import Saver
 from lenet_tf.signals import StopRequested
-from lenet_tf.workers import check_alike
 
 History = dict[str, list[float]]
 
@@ -137,25 +136,14 @@ class Trainer:
             raise UsageError(f"epochs is {epochs}: it must be at least 0")
         self.start(train)
         if saver is not None:
-            parts = {
-                "model": self.model,
-                "optimizer": self.optimizer,
-                "metrics": self.metrics,
-                "step": self.step,
-                "record": self.record,
-            }
-            if self.average is not None:
-                parts["average"] = self.average
-            if self.loss_scale is not None:
-                parts["loss_scale"] = self.loss_scale
-            saver.start(parts, self.strategy, validation is not None)
+            saver.start(self.parts(), self.strategy, validation is not None)
             actions = [saver, *actions]
+        outer = OuterLoop(self, train, epochs, validation, actions, poll)
         try:
-            self._train(train, epochs, validation, actions, poll)
+            outer.run()
         except StopRequested as stop:
             if saver is not None:
-                step, row_due = int(self.step.numpy()), self._row_is_due(train)
-                path = saver.save(step, row_due)
+                path = saver.save(int(self.step.numpy()), outer.row_is_due())
                 stop.args = (f"{stop}; saved {path}: the same command again goes on",)
             raise
         except NonFiniteError as error:
@@ -198,6 +186,19 @@ class Trainer:
         examples = int(metrics.examples.numpy())
         return {**metrics.result(), **metrics.sums(), "examples": examples}
 
+    def parts(self) -> dict[str, Any]:
+        """Returns name -> what the run is made of, as it goes into a checkpoint."""
+        parts = {
+            "model": self.model,
+            "optimizer": self.optimizer,
+            "average": self.average,
+            "loss_scale": self.loss_scale,
+            "metrics": self.metrics,
+            "step": self.step,
+            "record": self.record,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
+
     @property
     def traces(self) -> dict[str, int]:
         """How often the training loop and the evaluation loops were traced."""
@@ -238,64 +239,6 @@ class Trainer:
             self._train_loop = make_loop(self.strategy, step, spec)
             self._train_spec = spec
 
-    def _train(
-        self,
-        train: Batches,
-        epochs: int,
-        validation: Batches | None,
-        actions: Sequence[Action],
-        poll: Callable[[], None],
-    ) -> None:
-        assert self.metrics is not None
-        accumulated = self.metrics
-        steps_per_epoch, examples, seconds = train.steps_per_epoch, 0, 0.0
-        looked = time.perf_counter()
-
-        def look(step: int, loop_steps: int) -> None:
-            """What happens between two inner loops."""
-            nonlocal examples, seconds, looked
-            metrics, row = accumulated.result(), None
-            epoch = -(-step // steps_per_epoch)
-            if step % steps_per_epoch == 0:
-                row = self._end_epoch(epoch, step, validation, poll)
-            now = time.perf_counter()
-            self.record.seconds, looked = self.record.seconds + now - looked, now
-            moment = Moment(
-                step=step,
-                loop_steps=loop_steps,
-                epoch=epoch,
-                epochs=epochs,
-                steps_per_epoch=steps_per_epoch,
-                images_per_second=examples / seconds if seconds else 0.0,
-                seconds=self.record.seconds,
-                row=row,
-                metrics=metrics,
-                trainer=self,
-            )
-            for action in actions:
-                action(moment)
-            if row is not None:
-                examples, seconds = 0, 0.0
-            poll()
-
-        poll()
-        step = int(self.step.numpy())
-        check_alike(self.strategy, "the step to go on from", step)
-        if self._row_is_due(train):
-            look(step, 0)
-        for block in train.blocks(
-            self.strategy.num_replicas_in_sync,
-            self.steps_per_loop,
-            start_step=step,
-            epochs=epochs,
-        ):
-            began = time.perf_counter()
-            steps = self.train_on(block)
-            seconds += time.perf_counter() - began
-            examples += min(steps * train.batch_size, train.examples)
-            step += steps
-            look(step, steps)
-
     def train_on(self, block: Block) -> int:
         """Trains on the batches of a block, in one inner loop, after `start`.
 
@@ -315,28 +258,6 @@ class Trainer:
         if step != before + steps:
             raise RuntimeError(f"{steps} steps led from step {before} to {step}")
         return steps
-
-    def _row_is_due(self, train: Batches) -> bool:
-        """Whether the run is between an epoch's last step and its row."""
-        epochs, left = divmod(int(self.step.numpy()), train.steps_per_epoch)
-        return left == 0 and epochs > len(self.record.rows)
-
-    def _end_epoch(
-        self,
-        epoch: int,
-        step: int,
-        validation: Batches | None,
-        poll: Callable[[], None],
-    ) -> dict[str, float]:
-        """Evaluates, records the epoch's row, and clears the training metrics."""
-        assert self.metrics is not None
-        row: dict[str, float] = {"epoch": epoch, "step": step, **self.metrics.result()}
-        if validation is not None:
-            values = self.evaluate(validation, poll)
-            row |= {f"val_{k}": v for k, v in values.items() if isinstance(v, float)}
-        self.record.rows.append(row)
-        self.metrics.reset()
-        return row
 
     def _eval_loop(self, spec: dict[str, tf.TensorSpec]) -> tuple[Any, Accumulators]:
         key = tuple(sorted((k, tuple(s.shape), s.dtype) for k, s in spec.items()))

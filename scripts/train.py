@@ -19,7 +19,7 @@ from absl import flags
 from lenet_tf.config import SCHEDULES, Config
 from lenet_tf.distribute import STRATEGIES
 from lenet_tf.layers import ACTIVATIONS, Subsample
-from lenet_tf.models import KERNELS, PRECISIONS
+from lenet_tf.models import INITIALS, KERNELS, PRECISIONS
 from lenet_tf.optimizers import OPTIMIZERS
 from lenet_tf.recipes import RECIPES, recipe
 from lenet_tf.run import run
@@ -79,6 +79,9 @@ with _cli.group("Model"):
         "channels", _DEFAULTS.channels, "Of the images; 0 for theirs.", lower_bound=0
     )
 
+    flags.DEFINE_enum(
+        "initial", _DEFAULTS.initial, list(INITIALS), "Initial weights of C3 and C5."
+    )
     flags.DEFINE_float(
         "dropout", _DEFAULTS.dropout, "Share of F6's outputs that is dropped."
     )

@@ -176,3 +176,23 @@ def test_images_of_another_shape_are_refused_with_both_shapes() -> None:
         lenet_tf.UsageError, match=r"\(2, 28, 28, 1\).*\[batch, 32, 32, 1\]"
     ):
         lenet_tf.LeNet5()(tf.zeros([2, 28, 28, 1]))
+
+
+def test_undoing_the_sigmoid_makes_the_start_that_of_plain_averages() -> None:
+    """For small maps, where a sigmoid is a line."""
+    undone = lenet_tf.LeNet5(initial="undo_sigmoid", seed=3)
+    plain = lenet_tf.LeNet5(subsampling="average", seed=3)
+    for model in (undone, plain):
+        for layer in (model.c1, model.c3):
+            conv = layer.convs[0]
+            conv.w.assign(conv.w * 0.1)
+            conv.b.assign(conv.b * 0.1)
+    images = tf.random.stateless_uniform([8, 32, 32, 1], [1, 2])
+    maps = [m.c5(m.s4(m.c3(m.s2(m.c1(images))))) for m in (undone, plain)]
+    largest = np.abs(maps[1]).max()
+    np.testing.assert_allclose(maps[0], maps[1], rtol=0, atol=0.02 * largest)
+
+
+def test_there_must_be_a_sigmoid_to_undo() -> None:
+    with pytest.raises(lenet_tf.UsageError, match="choose average_sigmoid"):
+        lenet_tf.LeNet5(initial="undo_sigmoid", subsampling="max")
