@@ -160,16 +160,26 @@ def all_reduce_sum(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     Returns:
       The sums, in the same order and shapes.
     """
+    return unflatten(all_reduce_flat(flatten(tensors)), tensors)
+
+
+def all_reduce_flat(flat: tf.Tensor) -> tf.Tensor:
+    """Sums a float32 vector over the replicas; see `all_reduce_sum`."""
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync == 1:
-        return list(tensors)
-    sizes = [tensor.shape.num_elements() for tensor in tensors]
-    flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], axis=0)
-    parts = tf.split(context.all_reduce(tf.distribute.ReduceOp.SUM, flat), sizes)
-    return [
-        tf.reshape(part, tensor.shape)
-        for part, tensor in zip(parts, tensors, strict=True)
-    ]
+        return flat
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, flat)
+
+
+def flatten(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Lays tensors of one dtype end to end, in one vector."""
+    return tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], axis=0)
+
+
+def unflatten(flat: tf.Tensor, like: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Cuts a vector into tensors of the (static) shapes of others."""
+    parts = tf.split(flat, [tensor.shape.num_elements() for tensor in like])
+    return [tf.reshape(p, t.shape) for p, t in zip(parts, like, strict=True)]
 
 
 def local_handle(variable: tf.Variable) -> tf.Tensor:

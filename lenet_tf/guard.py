@@ -1,6 +1,6 @@
 """The guard against NaN and infinity.
 
-    finite = all_finite([loss, *gradients])           # in the graph, a bool scalar
+    finite = all_finite(gradient, loss)               # in the graph, a bool scalar
 
 The loop ends after a step whose loss or gradient is not finite, and the trainer says
 which variable was hit, before anything of it is saved.
@@ -16,7 +16,7 @@ import tensorflow as tf
 from lenet_tf.errors import NonFiniteError
 
 
-def all_finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+def all_finite(*tensors: tf.Tensor) -> tf.Tensor:
     """Returns whether no entry is NaN or infinite, bool scalar.
 
     By sums, which such an entry spoils: one pass without a temporary.

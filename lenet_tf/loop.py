@@ -15,13 +15,19 @@ from typing import Any
 
 import tensorflow as tf
 
-from lenet_tf.distribute import all_reduce_sum, local_assign_add
+from lenet_tf.distribute import (
+    all_reduce_flat,
+    all_reduce_sum,
+    flatten,
+    local_assign_add,
+    unflatten,
+)
 from lenet_tf.ema import Average
 from lenet_tf.errors import UsageError
 from lenet_tf.guard import all_finite
 from lenet_tf.losses import Forward
 from lenet_tf.metrics import EXAMPLES, WEIGHT, Accumulators, weighted_sums
-from lenet_tf.optimizers import Optimizer, clip_by_global_norm
+from lenet_tf.optimizers import Optimizer, clip_by_norm
 from lenet_tf.precision import LossScale
 from lenet_tf.stateless import POSITION, SEED
 
@@ -81,16 +87,17 @@ class TrainStep:
         batch = {**batch, SEED: tf.stack([tf.constant(self.seed, tf.int64), step])}
         scale = self.loss_scale.value() if self.loss_scale else tf.ones([])
         gradients, sums = self._differentiate(batch, scale)
-        reduced = all_reduce_sum([*gradients, *sums.values()])
-        sums = dict(zip(sums, reduced[len(variables) :], strict=True))
-        # The gradient of the mean over the global batch: its real examples, no padding.
-        gradients = [
-            tf.math.divide_no_nan(total, sums[WEIGHT] * scale)
-            for total in reduced[: len(variables)]
-        ]
-        finite = all_finite([sums["loss"], *gradients])
+        # All of it as one flat vector: one all-reduce, and one operation for each of
+        # what follows instead of one a variable.
+        flat = all_reduce_flat(flatten([*gradients, *sums.values()]))
+        gradient, totals = flat[: -_count(sums)], flat[-_count(sums) :]
+        sums = dict(zip(sums, unflatten(totals, [*sums.values()]), strict=True))
+        # Of the mean over the global batch: its real examples, and no padding.
+        gradient = tf.math.divide_no_nan(gradient, sums[WEIGHT] * scale)
+        finite = all_finite(gradient, sums["loss"])
         if self.clip_norm is not None:
-            gradients = clip_by_global_norm(gradients, self.clip_norm)
+            gradient = clip_by_norm(gradient, self.clip_norm)
+        gradients = unflatten(gradient, variables)
 
         def update() -> None:
             self.optimizer.apply(gradients, variables, step)
@@ -118,6 +125,10 @@ class TrainStep:
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
         return gradients, sums
+
+
+def _count(sums: Mapping[str, tf.Tensor]) -> int:
+    return sum(value.shape.num_elements() for value in sums.values())
 
 
 class EvalStep:

@@ -83,22 +83,18 @@ def adam_update(
     return AdamState(state.parameter - rate * m / (v**0.5 + epsilon), m, v)
 
 
-def clip_by_global_norm(
-    gradients: Sequence[tf.Tensor], clip_norm: float
-) -> list[tf.Tensor]:
-    """Scales gradients so that their global norm is at most `clip_norm`.
+def clip_by_norm(gradient: tf.Tensor, clip_norm: float) -> tf.Tensor:
+    """Scales a whole gradient, as one vector, to a norm of `clip_norm` at most.
 
-    Gradients that are not finite are left as they are, so that only the variables that
-    were hit show it.
+    One that is not finite is left as it is, so that only the variables that were hit
+    show it.
 
     Source: Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural
     networks", ICML 2013, algorithm 1.
     """
-    norm = tf.linalg.global_norm(gradients)
-    scale = tf.where(
-        tf.math.is_finite(norm), clip_norm / tf.maximum(norm, clip_norm), 1.0
-    )
-    return [gradient * scale for gradient in gradients]
+    norm = tf.norm(gradient)
+    scale = clip_norm / tf.maximum(norm, clip_norm)
+    return gradient * tf.where(tf.math.is_finite(norm), scale, 1.0)
 
 
 class Optimizer(tf.Module):

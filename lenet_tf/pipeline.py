@@ -202,7 +202,7 @@ class Batches:
             return _weighted(block, tf.cast(index != PADDING, tf.float32))
 
         dataset = tf.data.Dataset.range(start_epoch, start_epoch + epochs)
-        return dataset.flat_map(batches_of_epoch).map(gather).prefetch(2)
+        return _ready(dataset.flat_map(batches_of_epoch).map(gather))
 
     def _streamed_dataset(
         self, epoch: int, first_step: int, replicas: int, steps: int
@@ -226,7 +226,16 @@ class Batches:
         # Too few or too many of them is an error of its own, not a wrong epoch.
         left = self.examples - first_step * self.batch_size
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(left))
-        return dataset.batch(self.batch_size).map(pad).batch(steps).prefetch(2)
+        return _ready(dataset.batch(self.batch_size).map(pad).batch(steps))
+
+
+def _ready(blocks: tf.data.Dataset) -> tf.data.Dataset:
+    """Keeps two blocks ready."""
+    options = tf.data.Options()
+    # There is nothing to tune, and the end of a tuned iterator waits for the tuner. That
+    # sleeps for 10 ms times a growing power of two: for seconds after a few seconds.
+    options.autotune.enabled = False
+    return blocks.prefetch(2).with_options(options)
 
 
 def epoch_order(examples: int, seed: int | None, epoch: tf.Tensor) -> tf.Tensor:
