@@ -232,8 +232,8 @@ class Batches:
 def _ready(blocks: tf.data.Dataset) -> tf.data.Dataset:
     """Keeps two blocks ready."""
     options = tf.data.Options()
-    # There is nothing to tune, and the end of a tuned iterator waits for the tuner. That
-    # sleeps for 10 ms times a growing power of two: for seconds after a few seconds.
+    # There is nothing to tune, and the end of a tuned iterator waits for its tuner,
+    # which sleeps for 10 ms times a growing power of two: seconds, after a few seconds.
     options.autotune.enabled = False
     return blocks.prefetch(2).with_options(options)
 

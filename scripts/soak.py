@@ -1,6 +1,7 @@
 """Kills a training at random moments, and compares its end with an undisturbed run.
 
     python scripts/soak.py --kills=50
+    python scripts/soak.py --kills=20 --train_flag=--ema=0.99 --train_flag=--shift=2
 
 Real MNIST at a small size, by scripts/train.py in processes of its own. Mostly SIGKILL,
 some SIGTERM and SIGINT; when a run comes to its end before all kills are spent, its end
@@ -39,6 +40,10 @@ _SECONDS = flags.DEFINE_float(
     "seconds", 4.0, "The longest time from a run's beginning to its kill.", 0.1
 )
 
+_FLAGS = flags.DEFINE_multi_string(
+    "train_flag", [], "A flag of scripts/train.py, such as --train_flag=--ema=0.99."
+)
+
 SIGNALS = (*[signal.SIGKILL] * 6, signal.SIGTERM, signal.SIGINT)
 TRAIN_EXAMPLES, TEST_EXAMPLES, VALIDATION_EXAMPLES = 3000, 500, 500
 STEP = re.compile(r"epoch (\d+)/\d+:[^\r]*?(\d+)/(\d+) \[")
@@ -68,6 +73,7 @@ def small_mnist(folder: pathlib.Path) -> list[str]:
         f"--num_replicas={_REPLICAS.value}",
         "--steps_per_loop=5",
         "--save_steps=10",
+        *_FLAGS.value,
     ]
 
 
