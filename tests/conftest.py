@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from lenet_tf.datasets import prepare
 from lenet_tf.distribute import make_strategy
 
 tf.config.set_logical_device_configuration(
@@ -15,6 +16,12 @@ tf.config.set_logical_device_configuration(
     [tf.config.LogicalDeviceConfiguration()] * 4,
 )
 tf.config.threading.set_intra_op_parallelism_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def mnist() -> None:
+    """Prepares MNIST where it stays, so that no test meets a first time by chance."""
+    prepare("mnist")
 
 
 @pytest.fixture(params=[1, 2, 4], ids="{} replicas".format)
