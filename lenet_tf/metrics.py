@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from lenet_tf.distribute import local_assign_add
+from lenet_tf.distribute import local_assign_add, value_of
 
 WEIGHT = "weight"
 EXAMPLES = "examples"
@@ -110,9 +110,9 @@ class Accumulators(tf.Module):
 
     def result(self) -> dict[str, float]:
         """Returns name -> weighted mean of scalars; NaN if nothing was accumulated."""
-        weight = float(self.weight.numpy())
+        weight = float(value_of(self.weight))
         return {
-            key: float(total.numpy()) / weight if weight else float("nan")
+            key: float(value_of(total)) / weight if weight else float("nan")
             for key, total in self.totals.items()
             if total.shape.rank == 0
         }
@@ -120,7 +120,7 @@ class Accumulators(tf.Module):
     def sums(self) -> dict[str, np.ndarray]:
         """Returns name -> weighted sum, float64, of what has axes."""
         return {
-            key: total.numpy()
+            key: value_of(total)
             for key, total in self.totals.items()
             if total.shape.rank > 0
         }

@@ -42,7 +42,7 @@ def conv2d(x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
     """Convolves with stride 1 and no padding.
 
     Fast forms: a kernel as large as its input is a matrix product. A 5x5 kernel on even
-    sizes has the gradient of its input computed on blocks of 2x2 pixels, where the same
+    height has the gradient of its input computed on pairs of rows, where the same
     products meet longer vectors.
 
     Args:
@@ -57,9 +57,9 @@ def conv2d(x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
         return _conv2d(x, w)
     if (height, width) == (size, w.shape[1]):
         product = tf.matmul(_flat(x), tf.reshape(w, [-1, w.shape[3]]))
-        return product[:, None, None, :]
-    if size == w.shape[1] and size % 2 and height % 2 == width % 2 == 0:
-        return _conv2d_with_block_gradient(x, w)
+        return tf.reshape(product, [-1, 1, 1, w.shape[3]])
+    if size % 2 and height % 2 == 0:
+        return _conv2d_with_row_pairs(x, w)
     return _conv2d(x, w)
 
 
@@ -72,11 +72,11 @@ def conv_pool(
 ) -> tf.Tensor:
     """Convolves, activates, and pools windows of 2x2.
 
-    Fast forms: with the kernel placed at the four offsets of a window in one kernel of
-    one more row and column, a convolution of stride 2 gives the window's four values as
-    four groups of channels; the activation acts on each value alone, so pooling is over
-    the groups. And a maximum may be taken first, of a quarter of the values then bias
-    and activation follow: they keep the order of values.
+    Fast forms: with the kernel placed at both offsets of a pair of rows in one kernel
+    of one more row, a convolution of stride 2 in height gives both rows as two groups
+    of channels. The four values of a window then lie side by side in memory, and the
+    activation acts on each alone. And a maximum may be taken first, of a quarter of the
+    values then bias and activation follow: they keep the order of values.
 
     Args:
       x: float [B, H, W, in].
@@ -100,42 +100,55 @@ def conv_pool(
             return activation(tf.nn.bias_add(pooled, b))
         maps = activation(tf.nn.bias_add(conv2d(x, w), b))
         return tf.nn.avg_pool2d(maps, 2, 2, "VALID")
-    blocks = tf.nn.conv2d(x, _four_offsets(w), strides=2, padding="VALID")
+    pairs = tf.nn.conv2d(x, _two_offsets(w), strides=[2, 1], padding="VALID")
     if pool == "max":
-        return activation(tf.nn.bias_add(_group_max(blocks), b))
-    return _group_mean(activation(tf.nn.bias_add(blocks, tf.tile(b, [4]))))
-
-
-def _group_mean(blocks: tf.Tensor) -> tf.Tensor:
-    """Averages four groups of channels: [B, H, W, 4 * C] -> [B, H, W, C]."""
-    _, height, width, grouped = blocks.shape
-    channels = grouped // 4
-    # As a matrix product its gradient is one too, which beats a broadcast.
-    mean = tf.constant(np.tile(np.eye(channels) / 4, (4, 1)), blocks.dtype)
-    pooled = tf.matmul(tf.reshape(blocks, [-1, grouped]), mean)
-    return tf.reshape(pooled, [-1, height, width, channels])
+        return activation(tf.nn.bias_add(_window_max(pairs), b))
+    return _window_mean(activation(tf.nn.bias_add(pairs, tf.tile(b, [2]))))
 
 
 @tf.custom_gradient
-def _group_max(
-    blocks: tf.Tensor,
+def _window_mean(
+    pairs: tf.Tensor,
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-    """Takes the largest of four groups of channels: [..., 4 * C] -> [..., C].
+    """Averages windows of pairs of rows: [B, H, W, 2 * C] -> [B, H, W / 2, C].
 
-    The gradient goes to one of them, of equals to the upper and left one.
+    As a pooling of 1x4, since the values of a window are neighbours. For the gradient a
+    matrix product is faster than that of pooling, or a broadcast.
     """
-    half = blocks.shape[-1] // 2
-    upper, lower = blocks[..., :half], blocks[..., half:]
-    both = tf.maximum(upper, lower)
-    left, right = both[..., : half // 2], both[..., half // 2 :]
+    _, height, width, grouped = pairs.shape
+    channels = grouped // 2
 
     def gradient(upstream: tf.Tensor) -> tf.Tensor:
-        to_left = upstream * tf.cast(left >= right, upstream.dtype)
-        to_both = tf.concat([to_left, upstream - to_left], axis=-1)
-        to_upper = to_both * tf.cast(upper >= lower, upstream.dtype)
-        return tf.concat([to_upper, to_both - to_upper], axis=-1)
+        share = tf.constant(np.tile(np.eye(channels) / 4, (1, 4)), upstream.dtype)
+        shares = tf.matmul(tf.reshape(upstream, [-1, channels]), share)
+        return tf.reshape(shares, [-1, height, width, grouped])
 
-    return tf.maximum(left, right), gradient
+    values = tf.reshape(pairs, [-1, height, 2 * width, channels])
+    return tf.nn.avg_pool2d(values, [1, 4], [1, 4], "VALID"), gradient
+
+
+@tf.custom_gradient
+def _window_max(
+    pairs: tf.Tensor,
+) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    """Takes the largest of windows of pairs of rows: [B, H, W, 2 * C] -> [.., W/2, C].
+
+    The gradient goes to one of them; of equals, to the first in the order of pixels.
+    """
+    _, height, width, grouped = pairs.shape
+    windows = tf.reshape(pairs, [-1, height, width // 2, 2 * grouped])
+    left, right = windows[..., :grouped], windows[..., grouped:]
+    both = tf.maximum(left, right)
+    upper, lower = both[..., : grouped // 2], both[..., grouped // 2 :]
+
+    def gradient(upstream: tf.Tensor) -> tf.Tensor:
+        to_upper = upstream * tf.cast(upper >= lower, upstream.dtype)
+        to_both = tf.concat([to_upper, upstream - to_upper], axis=-1)
+        to_left = to_both * tf.cast(left >= right, upstream.dtype)
+        to_windows = tf.concat([to_left, to_both - to_left], axis=-1)
+        return tf.reshape(to_windows, [-1, height, width, grouped])
+
+    return tf.maximum(upper, lower), gradient
 
 
 def _conv2d(x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
@@ -143,7 +156,7 @@ def _conv2d(x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
 
 
 @tf.custom_gradient
-def _conv2d_with_block_gradient(
+def _conv2d_with_row_pairs(
     x: tf.Tensor, w: tf.Tensor
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]:
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -155,36 +168,47 @@ def _conv2d_with_block_gradient(
             padding="VALID",
         )
         batch, (_, height, width, channels) = tf.shape(x)[0], x.shape
-        blocks = tf.raw_ops.Conv2DBackpropInput(
-            input_sizes=[batch, height // 2, width // 2, 4 * channels],
-            filter=_block_kernel(w),
-            out_backprop=tf.nn.space_to_depth(upstream, 2),
+        pairs = tf.raw_ops.Conv2DBackpropInput(
+            input_sizes=[batch, height // 2, width, 2 * channels],
+            filter=_between_pairs(w),
+            out_backprop=_paired(upstream),
             strides=[1, 1, 1, 1],
             padding="VALID",
         )
-        return tf.nn.depth_to_space(blocks, 2), filter_gradient
+        return _unpaired(pairs), filter_gradient
 
     return _conv2d(x, w), gradient
 
 
-def _four_offsets(w: tf.Tensor) -> tf.Tensor:
-    """[k, k, in, out] -> [k + 1, k + 1, in, 4 * out], the kernel at 2x2 offsets."""
-    return tf.concat(
-        [
-            tf.pad(w, [[down, 1 - down], [right, 1 - right], [0, 0], [0, 0]])
-            for down in (0, 1)
-            for right in (0, 1)
-        ],
-        axis=-1,
-    )
+def _paired(x: tf.Tensor) -> tf.Tensor:
+    """[B, H, W, C] -> [B, H / 2, W, 2 * C], a pair of rows in the channels of one."""
+    _, height, width, channels = x.shape
+    rows = tf.reshape(x, [-1, 2, width, channels])
+    rows = tf.transpose(rows, [0, 2, 1, 3])
+    return tf.reshape(rows, [-1, height // 2, width, 2 * channels])
 
 
-def _block_kernel(w: tf.Tensor) -> tf.Tensor:
-    """[k, k, in, out] -> [(k+1)/2, (k+1)/2, 4 * in, 4 * out], between 2x2 blocks."""
-    half, channels = (w.shape[0] + 1) // 2, w.shape[2]
-    offsets = tf.reshape(_four_offsets(w), [half, 2, half, 2, channels, -1])
-    offsets = tf.transpose(offsets, [0, 2, 1, 3, 4, 5])
-    return tf.reshape(offsets, [half, half, 4 * channels, -1])
+def _unpaired(pairs: tf.Tensor) -> tf.Tensor:
+    """[B, H, W, 2 * C] -> [B, 2 * H, W, C], the inverse of `_paired`."""
+    _, height, width, grouped = pairs.shape
+    rows = tf.reshape(pairs, [-1, width, 2, grouped // 2])
+    rows = tf.transpose(rows, [0, 2, 1, 3])
+    return tf.reshape(rows, [-1, 2 * height, width, grouped // 2])
+
+
+def _two_offsets(w: tf.Tensor) -> tf.Tensor:
+    """[k, l, in, out] -> [k + 1, l, in, 2 * out], the kernel at rows 0 and 1."""
+    at = [tf.pad(w, [[down, 1 - down], [0, 0], [0, 0], [0, 0]]) for down in (0, 1)]
+    return tf.concat(at, axis=-1)
+
+
+def _between_pairs(w: tf.Tensor) -> tf.Tensor:
+    """[k, l, in, out] -> [(k + 1) / 2, l, 2 * in, 2 * out], between pairs of rows."""
+    size, width, channels, filters = w.shape
+    half = (size + 1) // 2
+    rows = tf.reshape(_two_offsets(w), [half, 2, width, channels, 2 * filters])
+    rows = tf.transpose(rows, [0, 2, 1, 3, 4])
+    return tf.reshape(rows, [half, width, 2 * channels, 2 * filters])
 
 
 def _flat(x: tf.Tensor) -> tf.Tensor:

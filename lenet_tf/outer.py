@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lenet_tf.actions import Action, Moment
+from lenet_tf.distribute import value_of
 from lenet_tf.pipeline import Batches
 from lenet_tf.workers import check_alike
 
@@ -47,7 +48,7 @@ class OuterLoop:
         """Trains from the trainer's step to the end of the last epoch."""
         trainer, train = self._trainer, self._train
         self._poll()
-        step = int(trainer.step.numpy())
+        step = int(value_of(trainer.step))
         check_alike(trainer.strategy, "the step to go on from", step)
         if self.row_is_due():
             self._look(0)
@@ -65,14 +66,14 @@ class OuterLoop:
 
     def row_is_due(self) -> bool:
         """Tells whether an epoch's last step is done, and its row is not."""
-        step = int(self._trainer.step.numpy())
+        step = int(value_of(self._trainer.step))
         epochs, left = divmod(step, self._train.steps_per_epoch)
         return left == 0 and epochs > len(self._trainer.record.rows)
 
     def _look(self, loop_steps: int) -> None:
         """What happens between two inner loops."""
         trainer, record = self._trainer, self._trainer.record
-        step, metrics = int(trainer.step.numpy()), trainer.metrics.result()
+        step, metrics = int(value_of(trainer.step)), trainer.metrics.result()
         epoch = -(-step // self._train.steps_per_epoch)
         row = self._end_epoch(epoch, step) if self.row_is_due() else None
         now = time.perf_counter()

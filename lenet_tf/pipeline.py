@@ -51,11 +51,24 @@ def standardize(images: tf.Tensor) -> tf.Tensor:
         raise UsageError(
             f"the images are {height}x{width}: at most {IMAGE_SIZE}x{IMAGE_SIZE} fits"
         )
-    top, left = (IMAGE_SIZE - height) // 2, (IMAGE_SIZE - width) // 2
-    bottom, right = IMAGE_SIZE - height - top, IMAGE_SIZE - width - left
     if images.dtype == tf.uint8:
         images = tf.cast(images, tf.float32) / 255.0
-    return tf.pad(images, [[0, 0], [top, bottom], [left, right], [0, 0]])
+    return _centred(_centred(images, axis=2), axis=1)
+
+
+def _centred(images: tf.Tensor, axis: int) -> tf.Tensor:
+    """Pads an axis to IMAGE_SIZE; on a CPU, joining zeros is faster than tf.pad."""
+    missing = IMAGE_SIZE - images.shape[axis]
+    if not missing:
+        return images
+
+    def zeros(width: int) -> tf.Tensor:
+        shape = tf.unstack(tf.shape(images))
+        shape[axis] = width
+        return tf.zeros(shape, images.dtype)
+
+    before = missing // 2
+    return tf.concat([zeros(before), images, zeros(missing - before)], axis=axis)
 
 
 class Batches:

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from lenet_tf.actions import Action
 from lenet_tf.checkpoints import RunRecord
+from lenet_tf.distribute import value_of
 from lenet_tf.ema import Average
 from lenet_tf.errors import NonFiniteError, UsageError
 from lenet_tf.guard import non_finite
@@ -143,7 +144,7 @@ class Trainer:
             outer.run()
         except StopRequested as stop:
             if saver is not None:
-                path = saver.save(int(self.step.numpy()), outer.row_is_due())
+                path = saver.save(int(value_of(self.step)), outer.row_is_due())
                 stop.args = (f"{stop}; saved {path}: the same command again goes on",)
             raise
         except NonFiniteError as error:
@@ -183,7 +184,7 @@ class Trainer:
             for block in data.blocks(replicas, self.steps_per_loop, epochs=1):
                 poll()
                 loop(block)
-        examples = int(metrics.examples.numpy())
+        examples = int(value_of(metrics.examples))
         return {**metrics.result(), **metrics.sums(), "examples": examples}
 
     def parts(self) -> dict[str, Any]:
@@ -251,8 +252,8 @@ class Trainer:
         Raises:
           NonFiniteError: a loss or gradient was NaN or infinite.
         """
-        before, steps = int(self.step.numpy()), int(block["weight"].shape[0])
-        finite, step = self._train_loop(block), int(self.step.numpy())
+        before, steps = int(value_of(self.step)), int(block["weight"].shape[0])
+        finite, step = self._train_loop(block), int(value_of(self.step))
         if not finite:
             raise non_finite(self.model.trainable_variables, before, step)
         if step != before + steps:
