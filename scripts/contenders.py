@@ -3,7 +3,7 @@
     python scripts/contenders.py --program=keras --batch_size=64
 
 Trains the reference network on MNIST with Adam at 1e-3. Says "ready" when it is warm;
-then trains one epoch for each line it is sent, and answers with the seconds that took.
+then trains once more for each line it is sent, and answers with the seconds an epoch.
 Processes of their own, since devices and threads are fixed when TensorFlow starts.
 """
 
@@ -31,8 +31,10 @@ _PRECISION = flags.DEFINE_string("precision", "float32", "Of lenet_tf.")
 _JIT = flags.DEFINE_bool("jit_compile", False, "Compile with XLA.")
 _STEPS = flags.DEFINE_integer("steps_per_execution", 1, "Of Keras.", lower_bound=1)
 _EXAMPLES = flags.DEFINE_integer("examples", 58_000, "In an epoch.", lower_bound=1)
+_EPOCHS = flags.DEFINE_integer("epochs", 1, "In a call of fit.", lower_bound=1)
+_HAND_MADE = flags.DEFINE_bool("hand_made", False, "Keras with this file's input.")
 
-Epoch = Callable[[], None]
+Fit = Callable[[], object]
 
 
 def arrays(examples: int) -> tuple[np.ndarray, np.ndarray]:
@@ -42,7 +44,7 @@ def arrays(examples: int) -> tuple[np.ndarray, np.ndarray]:
     return train.image[index], train.label[index]
 
 
-def lenet_tf_epoch() -> Epoch:
+def fit_lenet_tf() -> Fit:
     strategy = lenet_tf.make_strategy(_REPLICAS.value, "mirrored")
     image, label = arrays(_EXAMPLES.value)
     batches = lenet_tf.Batches(
@@ -59,18 +61,18 @@ def lenet_tf_epoch() -> Epoch:
     )
     epochs = 0
 
-    def epoch() -> None:
+    def fit() -> None:
         nonlocal epochs
-        epochs += 1
+        epochs += _EPOCHS.value
         trainer.fit(batches, epochs=epochs)
 
     if _PLAIN.value:
         with lenet_tf.ops.plain_forms():
-            epoch()
-    return epoch
+            fit()
+    return fit
 
 
-def keras_epoch() -> Epoch:
+def fit_keras() -> Fit:
     import keras
 
     layers = keras.layers
@@ -99,10 +101,37 @@ def keras_epoch() -> Epoch:
     image, label = arrays(_EXAMPLES.value)
     # Padded and scaled beforehand, which is not counted.
     image = lenet_tf.standardize(image).numpy()
-    return lambda: model.fit(image, label, _BATCH_SIZE.value, verbose=0) and None
+    size, epochs = _BATCH_SIZE.value, _EPOCHS.value
+    if _HAND_MADE.value:
+        dataset = hand_made(image, label)
+        return lambda: model.fit(dataset, epochs=epochs, verbose=0)
+    return lambda: model.fit(image, label, size, epochs, verbose=0)
 
 
-def torch_epoch() -> Epoch:
+def hand_made(image: np.ndarray, label: np.ndarray) -> tf.data.Dataset:
+    """Batches by one gather each and without tf.data's tuner, as lenet_tf makes them.
+
+    With arrays the end of each epoch waits for that tuner, for up to as long as the
+    epoch has taken.
+    """
+    images, labels, examples = tf.constant(image), tf.constant(label), len(label)
+
+    def order(_: tf.Tensor) -> tf.data.Dataset:
+        index = tf.random.shuffle(tf.range(examples))
+        return tf.data.Dataset.from_tensor_slices(index).batch(_BATCH_SIZE.value)
+
+    dataset = tf.data.Dataset.range(1).flat_map(order)
+    dataset = dataset.map(
+        lambda index: (tf.gather(images, index), tf.gather(labels, index))
+    )
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    dataset = dataset.prefetch(8).with_options(options)
+    batches = -(-examples // _BATCH_SIZE.value)
+    return dataset.apply(tf.data.experimental.assert_cardinality(batches))
+
+
+def fit_torch() -> Fit:
     import torch
     from torch import nn
 
@@ -119,26 +148,27 @@ def torch_epoch() -> Epoch:
     images = torch.tensor(lenet_tf.standardize(image).numpy()).permute(0, 3, 1, 2)
     images, labels = images.contiguous(), torch.tensor(label.astype(np.int64))
 
-    def epoch() -> None:
-        for index in torch.randperm(len(labels)).split(_BATCH_SIZE.value):
-            optimizer.zero_grad(set_to_none=True)
-            loss_of(model(images[index]), labels[index]).backward()
-            optimizer.step()
+    def fit() -> None:
+        for _ in range(_EPOCHS.value):
+            for index in torch.randperm(len(labels)).split(_BATCH_SIZE.value):
+                optimizer.zero_grad(set_to_none=True)
+                loss_of(model(images[index]), labels[index]).backward()
+                optimizer.step()
 
-    return epoch
+    return fit
 
 
 def main(argv: list[str]) -> None:
     del argv
     tf.get_logger().setLevel("ERROR")
-    programs = {"lenet_tf": lenet_tf_epoch, "keras": keras_epoch, "torch": torch_epoch}
-    epoch = programs[_PROGRAM.value]()
-    epoch()
+    programs = {"lenet_tf": fit_lenet_tf, "keras": fit_keras, "torch": fit_torch}
+    fit = programs[_PROGRAM.value]()
+    fit()
     print("ready", flush=True)
     for _ in sys.stdin:
         began = time.perf_counter()
-        epoch()
-        print(time.perf_counter() - began, flush=True)
+        fit()
+        print((time.perf_counter() - began) / _EPOCHS.value, flush=True)
 
 
 if __name__ == "__main__":
