@@ -17,6 +17,7 @@ from collections.abc import Callable
 import _cli
 import numpy as np
 import tensorflow as tf
+from _reference import keras_lenet
 from absl import flags
 
 import lenet_tf
@@ -73,31 +74,7 @@ def fit_lenet_tf() -> Fit:
 
 
 def fit_keras() -> Fit:
-    import keras
-
-    layers = keras.layers
-    model = keras.Sequential(
-        [
-            layers.Input([32, 32, 1]),
-            layers.Conv2D(6, 5, activation="tanh"),
-            layers.AveragePooling2D(2),
-            layers.Activation("sigmoid"),
-            layers.Conv2D(16, 5, activation="tanh"),
-            layers.AveragePooling2D(2),
-            layers.Activation("sigmoid"),
-            layers.Conv2D(120, 5, activation="tanh"),
-            layers.Flatten(),
-            layers.Dense(84, activation="tanh"),
-            layers.Dense(10),
-        ]
-    )
-    model.compile(
-        keras.optimizers.Adam(1e-3),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        steps_per_execution=_STEPS.value,
-        jit_compile=_JIT.value,
-    )
+    model = keras_lenet(_STEPS.value, _JIT.value)
     image, label = arrays(_EXAMPLES.value)
     # Padded and scaled beforehand, which is not counted.
     image = lenet_tf.standardize(image).numpy()

@@ -1,6 +1,7 @@
 """Trains a recipe over several seeds, and tells mean and standard deviation.
 
     python scripts/seeds.py --recipe=fast --seeds=5
+    python scripts/seeds.py --recipe=keras      # the reference program, by Keras
 
 The test split is evaluated once a seed, at the end of its training. Seconds are of
 training, tracing included, without imports and without reading data. Tune on the
@@ -10,16 +11,20 @@ validation split: --noevaluate_test, with more --validation_examples.
 from __future__ import annotations
 
 import statistics
+import time
+from collections.abc import Iterator
 
 import _cli
+from _reference import keras_lenet
 from absl import flags
 
 from lenet_tf.build import as_batches, build_trainer, load_splits
 from lenet_tf.config import Config
 from lenet_tf.distribute import make_strategy
+from lenet_tf.pipeline import standardize
 from lenet_tf.recipes import RECIPES, recipe
 
-_RECIPE = flags.DEFINE_enum("recipe", "fast", list(RECIPES), "Which.")
+_RECIPE = flags.DEFINE_enum("recipe", "fast", [*RECIPES, "keras"], "Which.")
 _SEEDS = flags.DEFINE_integer("seeds", 5, "How many, from 0 on.", lower_bound=1)
 _TEST = flags.DEFINE_bool("evaluate_test", True, "Or else the validation split.")
 _VALIDATION = flags.DEFINE_integer(
@@ -27,31 +32,59 @@ _VALIDATION = flags.DEFINE_integer(
 )
 
 
-def main(argv: list[str]) -> None:
-    del argv
+Result = tuple[float, int, float]  # accuracy, on how many examples, seconds
+
+
+def by_lenet_tf(name: str) -> Iterator[Result]:
+    """Trains a recipe, once for each seed."""
     strategy = make_strategy()
-    settings = {**recipe(_RECIPE.value), "validation_examples": _VALIDATION.value}
+    settings = {**recipe(name), "validation_examples": _VALIDATION.value}
     splits = load_splits(Config(**settings))
     held_out = splits.test if _TEST.value else splits.validation
-    train = splits.train
-    accuracies, seconds = [], []
     for seed in range(_SEEDS.value):
         config = Config(**settings, seed=seed)
         trainer = build_trainer(config, splits, strategy)
-        trainer.fit(as_batches(train, config.batch_size, seed), epochs=config.epochs)
+        train = as_batches(splits.train, config.batch_size, seed)
+        trainer.fit(train, epochs=config.epochs)
         result = trainer.evaluate(as_batches(held_out, config.eval_batch_size))
-        accuracies.append(100 * result["accuracy"])
-        seconds.append(trainer.record.seconds)
+        yield result["accuracy"], result["examples"], trainer.record.seconds
+
+
+def by_keras() -> Iterator[Result]:
+    """Trains the reference program with Keras: 40 epochs of batches of 64."""
+    import keras
+
+    splits = load_splits(Config(validation_examples=_VALIDATION.value))
+    held_out = splits.test if _TEST.value else splits.validation
+    train, test = standardize(splits.train.image).numpy(), standardize(held_out.image)
+    for seed in range(_SEEDS.value):
+        keras.utils.set_random_seed(seed)
+        model = keras_lenet(steps_per_execution=50)
+        began = time.perf_counter()
+        model.fit(train, splits.train.label, batch_size=64, epochs=40, verbose=0)
+        seconds = time.perf_counter() - began
+        _, accuracy = model.evaluate(test, held_out.label, verbose=0)
+        yield accuracy, len(held_out), seconds
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    name = _RECIPE.value
+    accuracies, times = [], []
+    results = by_keras() if name == "keras" else by_lenet_tf(name)
+    for seed, (accuracy, examples, seconds) in enumerate(results):
+        accuracies.append(100 * accuracy)
+        times.append(seconds)
         print(
-            f"{_RECIPE.value} seed {seed}: {accuracies[-1]:.2f} % of "
-            f"{result['examples']:,}, {seconds[-1]:.1f} s",
+            f"{name} seed {seed}: {accuracies[-1]:.2f} % of {examples:,}, "
+            f"{seconds:.1f} s",
             flush=True,
         )
     spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
     print(
-        f"{_RECIPE.value}: mean {statistics.mean(accuracies):.3f} %, standard "
-        f"deviation {spread:.3f}, median {statistics.median(seconds):.1f} s, most "
-        f"{max(seconds):.1f} s"
+        f"{name}: mean {statistics.mean(accuracies):.3f} %, standard deviation "
+        f"{spread:.3f}, median {statistics.median(times):.1f} s, most "
+        f"{max(times):.1f} s"
     )
 
 
