@@ -40,6 +40,8 @@ class Distortion:
         digits: Simard, Steinkraus and Platt, "Best practices for convolutional neural
         networks", ICDAR 2003. The splines: Rueckert et al., "Nonrigid registration
         using free-form deformations", 1999, equation 1.)
+      xla: whether XLA compiles it, which lacks TensorFlow's projective transform:
+        gathers then do the same.
 
     Raises:
       UsageError: an amount is negative.
@@ -50,6 +52,7 @@ class Distortion:
     scale: float = 0.0
     shear: float = 0.0
     elastic: float = 0.0
+    xla: bool = False
 
     def __post_init__(self) -> None:
         for name, amount in dataclasses.asdict(self).items():
@@ -58,7 +61,8 @@ class Distortion:
 
     def moves(self) -> bool:
         """Tells whether any amount is above 0."""
-        return any(dataclasses.astuple(self))
+        amounts = self.shift, self.rotate, self.scale, self.shear, self.elastic
+        return any(amounts)
 
     def __call__(self, batch: Mapping[str, tf.Tensor], images: tf.Tensor) -> tf.Tensor:
         """Distorts images.
@@ -72,9 +76,9 @@ class Distortion:
         """
         _, height, width, _ = images.shape
         maps = self._affine(batch, height, width)  # [B, 6]
-        if not self.elastic:
-            if not self.moves():
-                return images
+        if not self.moves():
+            return images
+        if not self.elastic and not self.xla:
             return tf.raw_ops.ImageProjectiveTransformV3(
                 images=images,
                 transforms=tf.pad(maps, [[0, 0], [0, 2]]),

@@ -13,6 +13,7 @@ import tensorflow as tf
 from lenet_tf import datasets, schedules
 from lenet_tf.augment import Distortion
 from lenet_tf.config import Config
+from lenet_tf.distribute import on_gpu
 from lenet_tf.errors import UsageError
 from lenet_tf.losses import Forward, softmax_cross_entropy
 from lenet_tf.metrics import correct
@@ -66,25 +67,32 @@ def build_trainer(
             precision=config.precision,
             seed=config.seed,
         )
+    gpu = on_gpu(strategy)
+    xla = gpu if config.jit_compile is None else config.jit_compile
     steps_per_epoch = -(-splits.train_examples // config.batch_size)
     return Trainer(
         model,
         build_optimizer(config, config.epochs * steps_per_epoch),
-        build_forward(config),
+        build_forward(config, xla),
         strategy=strategy,
-        steps_per_loop=config.steps_per_loop,
+        steps_per_loop=config.steps_per_loop or (500 if gpu else 100),
         seed=config.seed,
         clip_norm=config.clip_norm,
         ema=config.ema,
         loss_scaling=config.precision == "mixed_float16",
-        jit_compile=config.jit_compile,
+        jit_compile=xla,
     )
 
 
-def build_forward(config: Config) -> Forward:
-    """Makes the forward function of an image classifier, distorted in training."""
+def build_forward(config: Config, xla: bool = False) -> Forward:
+    """Makes the forward function of an image classifier, distorted in training.
+
+    Args:
+      config: names what it does.
+      xla: whether XLA compiles it.
+    """
     distort = Distortion(
-        config.shift, config.rotate, config.scale, config.shear, config.elastic
+        config.shift, config.rotate, config.scale, config.shear, config.elastic, xla
     )
 
     def forward(

@@ -95,8 +95,10 @@ class Config:
       num_replicas: "auto" or a number.
       strategy: see `make_strategy`.
       worker_timeout: seconds to wait for the other workers to start.
-      steps_per_loop: steps in the graph between two looks by Python.
-      jit_compile: whether XLA compiles the gradient.
+      steps_per_loop: steps in the graph between two looks by Python; None for 100, or
+        500 on GPUs, whose steps are shorter.
+      jit_compile: whether XLA compiles the gradient, and draws random numbers of its
+        own; None for on GPUs only.
       save_steps: checkpoint interval in steps; None for the end of epochs only.
       save_seconds: checkpoint interval in seconds.
       keep: how many of the latest checkpoints to keep.
@@ -142,8 +144,8 @@ class Config:
     num_replicas: str = "auto"
     strategy: str = "auto"
     worker_timeout: float = 60.0
-    steps_per_loop: int = 100
-    jit_compile: bool = False
+    steps_per_loop: int | None = None
+    jit_compile: bool | None = None
     save_steps: int | None = None
     save_seconds: float | None = 60.0
     keep: int = 3
@@ -165,7 +167,7 @@ class Config:
                 raise UsageError(
                     f"{field} is {value!r}: choose one of {', '.join(allowed)}"
                 )
-        least = {"batch_size": 1, "eval_batch_size": 1, "steps_per_loop": 1, "keep": 1}
+        least = {"batch_size": 1, "eval_batch_size": 1, "keep": 1}
         least |= {"epochs": 0, "validation_examples": 0, "num_classes": 0}
         for field, minimum in least.items():
             value = getattr(self, field)
@@ -182,6 +184,7 @@ class Config:
             ("worker_timeout", lambda x: 0 < x < math.inf, "a number above 0"),
             ("save_seconds", lambda x: 0 <= x < math.inf, "a number from 0 on"),
             ("save_steps", lambda x: x >= 1, "at least 1"),
+            ("steps_per_loop", lambda x: x >= 1, "at least 1"),
             ("seed", lambda x: -(2**31) <= x < 2**31, "of 32 bits"),
         ):
             value = getattr(self, field)

@@ -153,6 +153,11 @@ def _only_auto(num_replicas: int | str, kind: str, count: int) -> None:
         )
 
 
+def on_gpu(strategy: tf.distribute.Strategy) -> bool:
+    """Tells whether the replicas are GPUs."""
+    return any("GPU" in device for device in strategy.extended.worker_devices)
+
+
 def all_reduce_sum(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Sums float32 tensors over the replicas, as one flat vector in one all-reduce.
 

@@ -169,12 +169,14 @@ with _cli.group("Devices"):
     flags.DEFINE_integer(
         "steps_per_loop",
         _DEFAULTS.steps_per_loop,
-        "Steps in the graph between two looks by Python.",
+        "Steps in the graph between two looks by Python; 100, or 500 on GPUs.",
         lower_bound=1,
     )
 
     flags.DEFINE_bool(
-        "jit_compile", False, "Compile the gradient with XLA; slower on CPUs."
+        "jit_compile",
+        _DEFAULTS.jit_compile,
+        "Compile the gradient with XLA: by default on GPUs only; slower on CPUs.",
     )
 
 with _cli.group("Run directory"):

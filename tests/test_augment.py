@@ -50,6 +50,14 @@ def test_the_affine_map_alone_is_that_of_the_general_sampler() -> None:
     assert np.abs(plain - images).max() > 0.3
 
 
+def test_what_xla_can_compile_gives_the_same_images() -> None:
+    images = tf.constant(RNG.random([16, 28, 28, 1], np.float32))
+    affine = {"shift": 2.0, "rotate": 15.0, "scale": 0.2, "shear": 10.0}
+    plain = Distortion(**affine)(batch(16), images)
+    gathered = Distortion(**affine, xla=True)(batch(16), images)
+    np.testing.assert_allclose(gathered, plain, rtol=0, atol=1e-4)
+
+
 def test_a_shift_moves_and_a_rotation_turns_about_the_centre() -> None:
     spot = np.zeros([200, 27, 27, 1], np.float32)
     spot[:, 13, 13] = 1

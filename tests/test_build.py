@@ -7,7 +7,13 @@ import pytest
 import tensorflow as tf
 
 import lenet_tf
-from lenet_tf.build import build_forward, build_optimizer, build_schedule
+from lenet_tf.build import (
+    build_forward,
+    build_optimizer,
+    build_schedule,
+    build_trainer,
+    load_splits,
+)
 from lenet_tf.config import SCHEDULES, Config
 from lenet_tf.recipes import RECIPES, recipe
 
@@ -146,3 +152,55 @@ def test_all_of_it_resumes_bit_for_bit_and_is_alike_on_replicas(
     assert history == histories[2]
     for a, b in zip(weights(runs[2]), weights(resumed), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def weights_by_plain_forms(
+    digits: dict[str, np.ndarray], config: Config, xla: bool, replicas: int
+) -> list[np.ndarray]:
+    """Trains as on GPUs, but for the device."""
+    strategy = lenet_tf.make_strategy(replicas)
+    with strategy.scope():
+        model = lenet_tf.LeNet5(
+            activation=config.activation, subsampling=config.subsampling
+        )
+    trainer = lenet_tf.Trainer(
+        model,
+        lenet_tf.SGD(0.02),
+        build_forward(config, xla),
+        strategy=strategy,
+        jit_compile=xla,
+    )
+    with lenet_tf.ops.plain_forms():
+        trainer.fit(lenet_tf.Batches(digits, 32), epochs=2)
+    return [v.numpy() for v in model.trainable_variables]
+
+
+def test_a_recipe_trains_to_the_same_weights_under_xla(
+    digits: dict[str, np.ndarray],
+) -> None:
+    config = Config(**recipe("fast"))
+    compiled = weights_by_plain_forms(digits, config, xla=True, replicas=1)
+    plain = weights_by_plain_forms(digits, config, xla=False, replicas=1)
+    for a, b in zip(compiled, plain, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+
+
+def test_distortions_under_xla_are_alike_on_replicas(
+    digits: dict[str, np.ndarray],
+) -> None:
+    """XLA draws numbers of its own, which are a function of seed, step and example."""
+    config = Config(**recipe("best"))
+    one = weights_by_plain_forms(digits, config, xla=True, replicas=1)
+    two = weights_by_plain_forms(digits, config, xla=True, replicas=2)
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+
+
+def test_cpus_get_no_xla_and_100_steps_a_loop() -> None:
+    mnist = load_splits(Config())
+    strategy = lenet_tf.make_strategy(2)
+    trainer = build_trainer(Config(), mnist, strategy)
+    assert (trainer.jit_compile, trainer.steps_per_loop) == (False, 100)
+    chosen = Config(jit_compile=True, steps_per_loop=7)
+    trainer = build_trainer(chosen, mnist, strategy)
+    assert (trainer.jit_compile, trainer.steps_per_loop) == (True, 7)

@@ -119,6 +119,23 @@ def test_auto_gives_one_replica_a_core_with_one_thread_in_a_new_process() -> Non
     assert lines == ["True", "1"]
 
 
+def test_threads_and_settings_that_the_user_names_are_kept() -> None:
+    lines = in_new_process(
+        """
+        import os
+        os.environ["TF_NUM_INTRAOP_THREADS"] = "3"
+        os.environ["TF_MKL_OPTIMIZE_PRIMITIVE_MEMUSE"] = "true"
+        import tensorflow as tf
+        from lenet_tf.distribute import make_strategy
+        make_strategy(1)
+        # 0: not set by a call, so that TensorFlow takes the environment's.
+        print(tf.config.threading.get_intra_op_parallelism_threads())
+        print(os.environ["TF_MKL_OPTIMIZE_PRIMITIVE_MEMUSE"])
+        """
+    )
+    assert lines == ["0", "true"]
+
+
 def test_after_tensorflow_has_started_one_line_tells_to_call_it_earlier() -> None:
     lines = in_new_process(
         """

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from _reference import keras_lenet
 
 import lenet_tf
 from lenet_tf.losses import classification
@@ -23,24 +24,9 @@ SHAPES = [
 ]
 
 
-def keras_lenet(model: lenet_tf.LeNet5) -> keras.Model:
+def keras_twin(model: lenet_tf.LeNet5) -> keras.Model:
     """The reference network of Keras's own layers, with the weights of `model`."""
-    layers = keras.layers
-    twin = keras.Sequential(
-        [
-            layers.Input([32, 32, 1]),
-            layers.Conv2D(6, 5, activation="tanh"),
-            layers.AveragePooling2D(2),
-            layers.Activation("sigmoid"),
-            layers.Conv2D(16, 5, activation="tanh"),
-            layers.AveragePooling2D(2),
-            layers.Activation("sigmoid"),
-            layers.Conv2D(120, 5, activation="tanh"),
-            layers.Flatten(),
-            layers.Dense(84, activation="tanh"),
-            layers.Dense(10),
-        ]
-    )
+    twin = keras_lenet()
     twin.set_weights([v.numpy() for v in model.trainable_variables])
     return twin
 
@@ -79,7 +65,7 @@ def test_no_two_layers_start_from_the_same_numbers() -> None:
 
 def test_logits_and_probabilities_are_those_of_keras(images: tf.Tensor) -> None:
     model = lenet_tf.LeNet5(seed=3)
-    logits = keras_lenet(model)(images)
+    logits = keras_twin(model)(images)
     np.testing.assert_allclose(model(images), logits, rtol=0, atol=1e-5)
     np.testing.assert_allclose(
         model.predict(images), tf.nn.softmax(logits), rtol=0, atol=1e-6
@@ -90,7 +76,7 @@ def test_every_gradient_is_that_of_keras(
     images: tf.Tensor, digits: dict[str, np.ndarray]
 ) -> None:
     model = lenet_tf.LeNet5(seed=3)
-    twin = keras_lenet(model)
+    twin = keras_twin(model)
     with tf.GradientTape() as tape:
         values = classification(model, digits, True)
         loss = tf.reduce_mean(values["loss"])
@@ -124,7 +110,7 @@ def test_weights_after_20_steps_are_those_of_keras(
     tolerance: float,
 ) -> None:
     model = lenet_tf.LeNet5(seed=3)
-    twin = keras_lenet(model)
+    twin = keras_twin(model)
     # 103 examples in batches of 32: the last batch of each of the 5 epochs is ragged.
     lenet_tf.Trainer(model, ours).fit(Batches(digits, 32), epochs=5)
     twin.compile(theirs, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
