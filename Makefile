@@ -32,7 +32,7 @@ test: $(READY) ## Run the tests; ARGS goes to pytest
 lint: $(READY) ## Check the style, the format and the types
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
-	@$(RUN) -m mypy lenet_tf scripts
+	@$(RUN) -m mypy lenet_tf benchmarks
 
 clean: ## Remove .venv, build files and caches; runs and data stay
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,40 +1,5 @@
-"""Prepares a dataset for training, once, in the directory where TFDS keeps it.
+"""Prepares a dataset; the same as `python -m lenet_tf prepare_data`."""
 
-    python scripts/prepare_data.py --dataset=mnist
-    python scripts/prepare_data.py --dataset=fashion_mnist --idx_dir=downloads/fashion
+from lenet_tf.cli.prepare_data import main
 
-A machine without the network can be given the directory that this prints.
-"""
-
-from __future__ import annotations
-
-import _cli
-from absl import flags
-
-from lenet_tf import datasets
-
-_DATASET = flags.DEFINE_string("dataset", "mnist", "TFDS name, such as emnist/letters.")
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "TFDS's directory (TFDS_DATA_DIR, else ~/tensorflow_datasets)."
-)
-_IDX_DIR = flags.DEFINE_string(
-    "idx_dir", None, "Folder with the dataset's four IDX files, plain or .gz."
-)
-
-
-def main(argv: list[str]) -> None:
-    del argv
-    splits = datasets.load(
-        _DATASET.value,
-        data_dir=_DATA_DIR.value,
-        idx_dir=_IDX_DIR.value,
-        validation_examples=0,
-    )
-    print(
-        f"{splits.name}: {splits.train_examples} train and {splits.test_examples} test "
-        f"examples in {splits.directory} ({splits.source})"
-    )
-
-
-if __name__ == "__main__":
-    _cli.run(main)
+main()

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lenet_tf.datasets import prepare
-from lenet_tf.distribute import make_strategy
+from lenet_tf.data.datasets import prepare
+from lenet_tf.parallel.strategies import make_strategy
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],

@@ -20,10 +20,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-SCRIPTS = pathlib.Path(__file__).parent.parent / "scripts"
+ROOT = pathlib.Path(__file__).parent.parent
+SCRIPTS, BENCHMARKS = ROOT / "scripts", ROOT / "benchmarks"
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["tensorflow", "tensorflow_datasets", "lenet_tf"])
+_context.set_forkserver_preload(
+    ["tensorflow", "tensorflow_datasets", "lenet_tf.experiment"]
+)
 
 
 @dataclasses.dataclass
@@ -128,7 +131,7 @@ def _run(
         os.close(file)
     os.environ.update(environment)
     sys.argv = [script, *flags]
-    sys.path[:0] = [os.path.dirname(script), str(SCRIPTS)]
+    sys.path[:0] = [os.path.dirname(script)]
     if file_size is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
     runpy.run_path(script, run_name="__main__")

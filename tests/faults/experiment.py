@@ -11,13 +11,13 @@ import sys
 import time
 from collections.abc import Mapping
 
-import _cli
 import numpy as np
 import tensorflow as tf
 from absl import flags
 
 import lenet_tf
-from lenet_tf.workdir import claim
+from lenet_tf.cli import program
+from lenet_tf.experiment.workdir import claim
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "", required=True)
 _EPOCHS = flags.DEFINE_integer("epochs", 3, "")
@@ -70,8 +70,8 @@ class Network(tf.Module):
 
     def __init__(self) -> None:
         super().__init__(name="network")
-        self.hidden = lenet_tf.Dense(36, 20, (0, 1), "hidden")
-        self.output = lenet_tf.Dense(20, 10, (0, 2), "output")
+        self.hidden = lenet_tf.nn.Dense(36, 20, (0, 1), "hidden")
+        self.output = lenet_tf.nn.Dense(20, 10, (0, 2), "output")
         self.memory = Memory()
 
 
@@ -107,8 +107,7 @@ def data() -> dict[str, np.ndarray]:
     }
 
 
-def main(argv: list[str]) -> None:
-    del argv
+def main() -> None:
     strategy = lenet_tf.make_strategy(_NUM_REPLICAS.value)
     workdir, arrays = pathlib.Path(_WORKDIR.value), data()
     with strategy.scope():
@@ -121,7 +120,7 @@ def main(argv: list[str]) -> None:
         steps_per_loop=_STEPS_PER_LOOP.value,
         seed=4,
     )
-    history = lenet_tf.HistoryFile(workdir / "history.csv")
+    history = lenet_tf.train.HistoryFile(workdir / "history.csv")
     with claim(workdir, {"experiment": 1}, set()), lenet_tf.StopSignals() as stop:
         trainer.fit(
             lenet_tf.Batches(arrays, BATCH_SIZE, seed=3),
@@ -142,4 +141,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    _cli.run(main)
+    program.run(main, __doc__)

@@ -17,12 +17,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import leftovers
+from ends import leftovers
 from idx_writer import write_idx_dir
-from programs import SCRIPTS, run
+from programs import BENCHMARKS, SCRIPTS, run
 
 import lenet_tf
-from lenet_tf.best import find
+from lenet_tf.checkpoint.restore import find_checkpoint
 
 FLAGS: list[tuple[str, int, str]] = [
     ("--dataset=mnits", 1, "mnist"),
@@ -117,8 +117,8 @@ def test_a_bad_flag_is_one_line_and_leaves_nothing(
         ("prepare_data.py", "--data_dir=/dev/null", 1, "directory"),
         ("prepare_data.py", "--data_dir={tmp}/d --idx_dir=/nowhere", 1, "/nowhere"),
         ("prepare_data.py", "mnist", 2, "is not a flag"),
-        ("soak.py", "--kills=-1", 2, "kills=-1"),
-        ("memory.py", "--epochs=2", 2, "epochs=2"),
+        (str(BENCHMARKS / "soak.py"), "--kills=-1", 2, "kills=-1"),
+        (str(BENCHMARKS / "memory.py"), "--epochs=2", 2, "epochs=2"),
     ],
 )
 def test_the_other_programs_do_likewise(
@@ -313,13 +313,16 @@ def fit(data: object, **options: object) -> None:
         (lambda: fit({**digits(), "image": np.zeros([20, 40, 40, 1])}), "32x32"),
         (lambda: fit({**digits(), "image": np.zeros([20, 28, 28, 3], "u1")}), "shape"),
         (lambda: lenet_tf.every_steps(0), "at least 1"),
-        (lambda: lenet_tf.LatestCheckpoints(None, pathlib.Path(), 0), "at least one"),
+        (
+            lambda: lenet_tf.checkpoint.LatestCheckpoints(None, pathlib.Path(), 0),
+            "at least one",
+        ),
         (lambda: lenet_tf.Config(batch_size=0), "at least 1"),
         (lambda: lenet_tf.Config(save_steps=0), "at least 1"),
         (lambda: lenet_tf.Config(momentum=float("nan")), r"in \[0, 1\)"),
         (lambda: lenet_tf.load("mnist", validation_examples=-1), "at least 0"),
         (lambda: lenet_tf.load("mnist", data_dir="/dev/null"), "directory"),
-        (lambda: find(pathlib.Path(), "worst"), "'latest' or 'best'"),
+        (lambda: find_checkpoint(pathlib.Path(), "worst"), "'latest' or 'best'"),
     ],
 )
 def test_a_bad_call_is_an_error_of_one_line(

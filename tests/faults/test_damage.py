@@ -13,14 +13,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import EXPERIMENT, assert_same_end, leftovers, resume, said, steps_of
+from ends import EXPERIMENT, assert_same_end, leftovers, resume, said, steps_of
 from programs import Program, run
 
 import lenet_tf
-from lenet_tf.best import find
-from lenet_tf.checkpoints import RunRecord
-from lenet_tf.restore import newest_whole
-from lenet_tf.workdir import write_csv
+from lenet_tf.checkpoint.restore import find_checkpoint
+from lenet_tf.checkpoint.storage import newest_whole
+from lenet_tf.files import write_csv
+from lenet_tf.train.state import RunRecord
 
 DATA = "step-{}.data-00000-of-00001"
 
@@ -72,9 +72,11 @@ def test_the_newest_whole_checkpoint_is_taken_and_the_bad_one_named(
         kind = "index" if file.endswith("index") else "data"
         assert f"its {kind} file is missing" in message
     damage(checkpoints / file.format(14))
-    assert find(run_dir) == str(checkpoints / "step-7")
+    assert find_checkpoint(run_dir) == str(checkpoints / "step-7")
     damage(checkpoints / file.format(7))
-    with pytest.raises(lenet_tf.CheckpointError, match="remove the directory") as error:
+    with pytest.raises(
+        lenet_tf.errors.CheckpointError, match="remove the directory"
+    ) as error:
         newest_whole(checkpoints)
     for step in (7, 14, 21):
         assert f"step-{step}: " in str(error.value)
@@ -86,13 +88,13 @@ def test_the_newest_whole_checkpoint_is_taken_and_the_bad_one_named(
 )
 def test_the_state_file_is_not_trusted(run_dir: pathlib.Path, state: str) -> None:
     (run_dir / "checkpoints" / "checkpoint").write_text(state)
-    assert find(run_dir) == str(run_dir / "checkpoints" / "step-21")
+    assert find_checkpoint(run_dir) == str(run_dir / "checkpoints" / "step-21")
 
 
 def test_a_state_file_without_any_checkpoint_is_an_error(run_dir: pathlib.Path) -> None:
     for file in (run_dir / "checkpoints").glob("step-*"):
         file.unlink()
-    with pytest.raises(lenet_tf.CheckpointError, match="that are not there"):
+    with pytest.raises(lenet_tf.errors.CheckpointError, match="that are not there"):
         newest_whole(run_dir / "checkpoints")
 
 
@@ -166,12 +168,12 @@ def test_best_survives_rotation_and_restarts(
         assert run(EXPERIMENT, f"--workdir={tmp_path}", *flags).status == 0
     assert steps_of(tmp_path) == [42]
     (entry,) = json.loads((tmp_path / "best" / "best.json").read_text())["checkpoints"]
-    path = find(tmp_path, "best")
+    path = find_checkpoint(tmp_path, "best")
     reader = tf.train.load_checkpoint(path)
     rows = json.loads(reader.get_tensor("record/.ATTRIBUTES/py_state"))["rows"]
     assert rows[-1]["step"] == entry["step"]
     assert rows[-1]["val_accuracy"] == entry["value"]
-    reader = tf.train.load_checkpoint(find(tmp_path))
+    reader = tf.train.load_checkpoint(find_checkpoint(tmp_path))
     rows = json.loads(reader.get_tensor("record/.ATTRIBUTES/py_state"))["rows"]
     assert entry["value"] == max(row["val_accuracy"] for row in rows)
 
@@ -193,7 +195,7 @@ def test_a_broken_list_of_the_best_is_an_error_before_training(
 ) -> None:
     (run_dir / "best" / "best.json").write_text(content)
     with pytest.raises(lenet_tf.UsageError, match=message) as error:
-        find(run_dir, "best")
+        find_checkpoint(run_dir, "best")
     assert "\n" not in str(error.value)
     with pytest.raises(lenet_tf.UsageError, match=message):
         saver = lenet_tf.Saver(run_dir)
@@ -203,7 +205,9 @@ def test_a_broken_list_of_the_best_is_an_error_before_training(
 
 def test_the_best_by_another_metric_are_not_mixed(run_dir: pathlib.Path) -> None:
     saver = lenet_tf.Saver(run_dir, best="val_loss")
-    with pytest.raises(lenet_tf.CheckpointError, match="'val_accuracy', not by 'val_l"):
+    with pytest.raises(
+        lenet_tf.errors.CheckpointError, match="'val_accuracy', not by 'val_l"
+    ):
         saver.start({"record": RunRecord()}, tf.distribute.get_strategy(), True)
 
 
@@ -222,13 +226,13 @@ def test_a_damaged_best_checkpoint_is_an_error(
 
 def test_variables_that_do_not_match_are_named(experiment: pathlib.Path) -> None:
     """Missing, surplus and of another shape."""
-    path = find(experiment)
+    path = find_checkpoint(experiment)
     model = tf.Module()
-    model.hidden = lenet_tf.Dense(36, 21, (0, 1))
+    model.hidden = lenet_tf.nn.Dense(36, 21, (0, 1))
     model.added = tf.Variable(tf.zeros([3]))
     checkpoint = tf.train.Checkpoint(model=model, step=tf.Variable(0, dtype=tf.int64))
-    with pytest.raises(lenet_tf.CheckpointError) as error:
-        lenet_tf.restore.restore(checkpoint, path)
+    with pytest.raises(lenet_tf.errors.CheckpointError) as error:
+        lenet_tf.checkpoint.restore_checkpoint(checkpoint, path)
     message = str(error.value)
     assert "it lacks model/added" in message
     assert "the program has no metrics/examples, " in message
@@ -259,8 +263,10 @@ def test_a_hostile_record_in_a_checkpoint_is_an_error(
             raise AssertionError
 
     path = tf.train.Checkpoint(record=Hostile()).write(str(tmp_path / "step-1"))
-    with pytest.raises(lenet_tf.CheckpointError, match="does not fit") as error:
-        lenet_tf.restore.restore(tf.train.Checkpoint(record=RunRecord()), path)
+    with pytest.raises(lenet_tf.errors.CheckpointError, match="does not fit") as error:
+        lenet_tf.checkpoint.restore_checkpoint(
+            tf.train.Checkpoint(record=RunRecord()), path
+        )
     assert "\n" not in str(error.value)
 
 

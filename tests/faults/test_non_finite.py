@@ -8,11 +8,11 @@ import re
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import EXPERIMENT, resume, steps_of
+from ends import EXPERIMENT, resume, steps_of
 from programs import run
 
 import lenet_tf
-from lenet_tf.restore import damage
+from lenet_tf.checkpoint.storage import damage
 
 
 @pytest.mark.parametrize(("pixel", "hit"), [("nan", "hidden/b"), ("inf", "hidden/w")])
@@ -85,7 +85,7 @@ def test_the_first_variable_that_was_hit_is_named_on_any_number_of_replicas(
     saver = lenet_tf.Saver(tmp_path, steps=1, keep=30, best=None)
     bad = at // 4 + 1
     loop_start = (bad - 1) // 3 * 3
-    with pytest.raises(lenet_tf.NonFiniteError) as error:
+    with pytest.raises(lenet_tf.errors.NonFiniteError) as error:
         trainer.fit(batches, epochs=1, saver=saver)
     good = (
         str(tmp_path / "checkpoints" / f"step-{loop_start}") if loop_start else "none"

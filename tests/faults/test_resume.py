@@ -7,7 +7,7 @@ import pathlib
 import signal
 
 import pytest
-from conftest import (
+from ends import (
     EXPERIMENT,
     assert_same_end,
     resume,

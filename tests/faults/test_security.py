@@ -11,9 +11,9 @@ import pytest
 import tensorflow as tf
 
 import lenet_tf
-from lenet_tf.best import find
-from lenet_tf.restore import damage
-from lenet_tf.run import evaluate
+from lenet_tf.checkpoint.restore import find_checkpoint
+from lenet_tf.checkpoint.storage import damage
+from lenet_tf.experiment.runs import evaluate
 
 ROOT = pathlib.Path(__file__).parents[2]
 FILES = sorted([*ROOT.glob("lenet_tf/**/*.py"), *ROOT.glob("scripts/*.py")])
@@ -82,8 +82,8 @@ def test_a_pickle_in_place_of_any_file_of_a_workdir_is_only_an_error(
         path.write_bytes(bomb)
     for read in (
         lambda: evaluate(tmp_path),
-        lambda: find(tmp_path),
-        lambda: find(tmp_path, "best"),
+        lambda: find_checkpoint(tmp_path),
+        lambda: find_checkpoint(tmp_path, "best"),
     ):
         with pytest.raises(lenet_tf.UsageError) as error:
             read()
@@ -119,5 +119,7 @@ def test_a_checkpoint_of_another_program_is_an_error(tmp_path: pathlib.Path) -> 
     """Its graph and its strings are read as data."""
     other = tf.train.Checkpoint(model=tf.train.Checkpoint(w=tf.Variable("os.system")))
     path = other.write(str(tmp_path / "step-1"))
-    with pytest.raises(lenet_tf.CheckpointError, match="does not fit this model"):
-        lenet_tf.restore.restore_model(lenet_tf.LeNet5(), path)
+    with pytest.raises(
+        lenet_tf.errors.CheckpointError, match="does not fit this model"
+    ):
+        lenet_tf.checkpoint.restore_model(lenet_tf.LeNet5(), path)

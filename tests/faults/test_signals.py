@@ -8,11 +8,11 @@ import time
 
 import numpy as np
 import pytest
-from conftest import EXPERIMENT, assert_same_end, leftovers, resume, said, start
+from ends import EXPERIMENT, assert_same_end, leftovers, resume, said, start
 from idx_writer import idx_bytes
 from programs import Program
 
-from lenet_tf.restore import damage, newest_whole
+from lenet_tf.checkpoint.storage import damage, newest_whole
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])

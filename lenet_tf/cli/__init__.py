@@ -1,0 +1,1 @@
+"""The programs. Flags are read here and nowhere else."""

@@ -1,0 +1,203 @@
+"""Datasets by name: prepared once by TFDS, read into memory as uint8.
+
+    splits = load("mnist", validation_examples=2000)
+    splits.train.image.shape        # (58000, 28, 28, 1), uint8
+    splits.train.label.shape        # (58000,), int32
+    len(splits.validation)          # 2000: the last of TFDS's train split
+    splits.test                     # read now, and not before
+
+Any TFDS dataset of equally large uint8 images with one class label each will do. How
+the raw files are had, and where they lie, is told in `preparation`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from lenet_tf.data import builders, preparation
+from lenet_tf.errors import DataError
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """Images and their labels, in memory.
+
+    Attributes:
+      image: uint8 [N, H, W, C].
+      label: int32 [N].
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+class Splits:
+    """A prepared dataset; each split is read when first asked for, then kept.
+
+    The order of a split is that of its files, the same in every run.
+
+    Attributes:
+      name: TFDS name, with the config if there is one.
+      directory: TFDS's version directory.
+      source: Where the raw files came from, or "already prepared".
+      image_shape: (H, W, C).
+      num_classes: Labels are 0 to `num_classes` - 1.
+      train_examples: Size of `train`, known without reading it; likewise
+        `validation_examples` and `test_examples`.
+    """
+
+    def __init__(self, builder: Any, validation_examples: int, source: str):
+        sizes = {name: info.num_examples for name, info in builder.info.splits.items()}
+        config = builder.builder_config
+        self.name: str = f"{builder.name}/{config.name}" if config else builder.name
+        if not {"train", "test"} <= set(sizes):
+            raise DataError(
+                f"{self.name} has the splits {', '.join(sizes)}: it must have train "
+                "and test"
+            )
+        if not 0 <= validation_examples < sizes["train"]:
+            raise DataError(
+                f"validation_examples is {validation_examples}: {self.name} has "
+                f"{sizes['train']} training examples, so it can be 0 to "
+                f"{sizes['train'] - 1}"
+            )
+        self._builder = builder
+        self._image_key, self._label_key = builders.image_and_label(builder)
+        features = builder.info.features
+        self.directory = pathlib.Path(builder.data_path)
+        self.source = source
+        self.image_shape: tuple[int, int, int] = tuple(features[self._image_key].shape)
+        self.num_classes: int = features[self._label_key].num_classes
+        self.train_examples: int = sizes["train"] - validation_examples
+        self.validation_examples: int = validation_examples
+        self.test_examples: int = sizes["test"]
+
+    @functools.cached_property
+    def train(self) -> Examples:
+        """The train split without its last `validation_examples` examples."""
+        return self._read(f"train[:{self.train_examples}]", self.train_examples)
+
+    @functools.cached_property
+    def validation(self) -> Examples:
+        """The last `validation_examples` examples of the train split; maybe none."""
+        return self._read(f"train[{self.train_examples}:]", self.validation_examples)
+
+    @functools.cached_property
+    def test(self) -> Examples:
+        """The test split."""
+        return self._read("test", self.test_examples)
+
+    def _read(self, split: str, count: int) -> Examples:
+        """Reads a TFDS split of `count` examples and checks what was read.
+
+        Raises:
+          DataError: The files are missing or damaged, or hold what they should not.
+        """
+        if count == 0:  # TFDS refuses to read an empty slice.
+            empty = np.empty((0, *self.image_shape), np.uint8)
+            return Examples(empty, np.empty(0, np.int32))
+        import tensorflow as tf
+
+        try:
+            batches = [
+                (batch[self._image_key], batch[self._label_key])
+                for batch in self._dataset(split).batch(4096).as_numpy_iterator()
+            ]
+        except tf.errors.OpError as error:
+            raise DataError(
+                f"{self.directory} is damaged, remove it and run again: "
+                f"{' '.join(str(error.message).split())}"
+            ) from error
+        image, label = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+        if image.shape != (count, *self.image_shape) or image.dtype != np.uint8:
+            raise DataError(
+                f"{self.directory}: {split} has images {image.shape} {image.dtype}, "
+                f"not {(count, *self.image_shape)} uint8"
+            )
+        if label.min() < 0 or label.max() >= self.num_classes:
+            raise DataError(
+                f"{self.directory}: {split} has labels {label.min()} to {label.max()}, "
+                f"not 0 to {self.num_classes - 1}"
+            )
+        return Examples(image, label.astype(np.int32))
+
+    def _dataset(self, split: str) -> Any:
+        """Returns a tf.data.Dataset of single examples, in the order of the files."""
+        import tensorflow as tf
+
+        tfds = builders.import_tfds()
+        options = tf.data.Options()
+        options.deterministic = True
+        options.autotune.enabled = (
+            False  # It takes longer to tune than there is to read.
+        )
+        wanted = {self._image_key: True, self._label_key: True}
+        return self._builder.as_dataset(
+            split=split,
+            shuffle_files=False,
+            decoders=tfds.decode.PartialDecoding(wanted),
+            read_config=tfds.ReadConfig(
+                options=options,
+                try_autocache=False,
+                skip_prefetch=True,
+                interleave_cycle_length=1,  # One file after the other.
+                num_parallel_calls_for_interleave_files=1,
+                num_parallel_calls_for_decode=16,
+            ),
+        )
+
+
+def load(
+    name: str = "mnist",
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    validation_examples: int = 2000,
+    idx_dir: str | os.PathLike[str] | None = None,
+) -> Splits:
+    """Opens a dataset, preparing it first if that was never done.
+
+    Reading a split starts TensorFlow: configure logical devices before that.
+
+    Args:
+      name: TFDS name, such as "mnist", "fashion_mnist" or "emnist/letters".
+      data_dir: TFDS's directory; by default TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      validation_examples: How many examples at the end of the train split to hold out.
+      idx_dir: A folder with the dataset's four IDX files, used if it is not prepared.
+
+    Returns:
+      The dataset's splits, none of them read yet.
+
+    Raises:
+      DataError: The dataset is unknown, unfit or not to be had, or
+        `validation_examples` is negative or leaves nothing to train on.
+    """
+    if validation_examples < 0:  # Known to be wrong before any download.
+        raise DataError(
+            f"validation_examples is {validation_examples}: it must be at least 0"
+        )
+    builder, source = preparation.prepare(name, data_dir=data_dir, idx_dir=idx_dir)
+    return Splits(builder, validation_examples, source)
+
+
+def prepare(
+    name: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    idx_dir: str | os.PathLike[str] | None = None,
+) -> pathlib.Path:
+    """Prepares a dataset unless it is prepared; arguments and errors as for `load`.
+
+    Returns:
+      TFDS's version directory, such as ~/tensorflow_datasets/mnist/3.0.1.
+    """
+    builder, _ = preparation.prepare(name, data_dir=data_dir, idx_dir=idx_dir)
+    return pathlib.Path(builder.data_path)

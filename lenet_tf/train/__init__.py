@@ -1,0 +1,18 @@
+"""The training step, the loops around it, and what happens between inner loops."""
+
+from lenet_tf.train.actions import Action as Action
+from lenet_tf.train.actions import Moment as Moment
+from lenet_tf.train.actions import When as When
+from lenet_tf.train.actions import at as at
+from lenet_tf.train.actions import every_epoch as every_epoch
+from lenet_tf.train.actions import every_seconds as every_seconds
+from lenet_tf.train.actions import every_steps as every_steps
+from lenet_tf.train.actions.history import HistoryFile as HistoryFile
+from lenet_tf.train.actions.progress import Progress as Progress
+from lenet_tf.train.inner_loop import make_loop as make_loop
+from lenet_tf.train.metrics import Accumulators as Accumulators
+from lenet_tf.train.metrics import weighted_sums as weighted_sums
+from lenet_tf.train.saver import Saver as Saver
+from lenet_tf.train.step import EvalStep as EvalStep
+from lenet_tf.train.step import TrainStep as TrainStep
+from lenet_tf.train.trainer import Trainer as Trainer

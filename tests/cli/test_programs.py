@@ -1,0 +1,152 @@
+"""The programs, as their user meets them."""
+
+import csv
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from programs import SCRIPTS, run
+
+import lenet_tf
+
+SMALL = ("--validation_examples=59000", "--epochs=1", "--num_replicas=1")
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A workdir in which the reference recipe has trained one epoch on real MNIST."""
+    workdir = tmp_path_factory.mktemp("runs") / "deep" / "reference"
+    finished = run("train.py", "--epochs=1", f"--workdir={workdir}")
+    assert finished.status == 0, finished.stderr
+    assert "61,706 parameters" in finished.stdout
+    assert "Traceback" not in finished.stderr
+    assert "epoch 1/1  loss" in finished.stderr
+    return workdir
+
+
+def test_one_epoch_of_the_reference_passes_80_percent(
+    reference: pathlib.Path,
+) -> None:
+    (row,) = csv.DictReader((reference / "history.csv").open())
+    assert float(row["val_accuracy"]) > 0.8
+    result = json.loads((reference / "result.json").read_text())
+    assert result["test_accuracy"] > 0.8
+    counts = {k: result[k] for k in result if k.endswith("examples")}
+    assert counts == {
+        "test_examples": 10_000,
+        "train_examples": 58_000,
+        "validation_examples": 2_000,
+    }
+    assert result["parameters"] == 61_706
+    assert result["versions"]["tensorflow"]
+
+
+def test_a_run_leaves_the_files_it_promises_and_no_others(
+    reference: pathlib.Path,
+) -> None:
+    assert sorted(path.name for path in reference.iterdir()) == [
+        ".lock",
+        "best",
+        "checkpoints",
+        "config.json",
+        "history.csv",
+        "report",
+        "result.json",
+    ]
+    assert (reference / "report" / "curves.png").read_bytes()[1:4] == b"PNG"
+    assert json.loads((reference / "config.json").read_text())["batch_size"] == 64
+
+
+@pytest.mark.parametrize("which", ["latest", "best"])
+def test_evaluate_prints_the_figures_of_the_run(
+    reference: pathlib.Path, which: str
+) -> None:
+    result = json.loads((reference / "result.json").read_text())
+    finished = run("evaluate.py", f"--workdir={reference}", f"--checkpoint={which}")
+    assert finished.status == 0, finished.stderr
+    assert finished.stdout.startswith(
+        f"test accuracy {result['test_accuracy']:.2%}, test loss "
+        f"{result['test_loss']:.4f}, 10,000 test examples"
+    )
+
+
+def test_a_complete_run_is_not_trained_again(reference: pathlib.Path) -> None:
+    before = (reference / "history.csv").read_bytes()
+    finished = run("train.py", "--epochs=1", f"--workdir={reference}")
+    assert finished.status == 0, finished.stderr
+    assert "checkpoints/step-907" in finished.stderr
+    assert "epoch 1/1" not in finished.stderr
+    assert (reference / "history.csv").read_bytes() == before
+
+
+def test_training_makes_no_network_attempt_once_data_is_prepared(
+    tmp_path: pathlib.Path,
+) -> None:
+    lenet_tf.prepare("mnist")
+    program = (
+        "import runpy, socket, sys\n"
+        "def refuse(*args, **kwargs): raise AssertionError('a socket was opened')\n"
+        "socket.socket.connect = socket.create_connection = refuse\n"
+        "socket.getaddrinfo = refuse\n"
+        f"sys.argv = ['train.py', *{SMALL!r}, '--workdir={tmp_path / 'run'}']\n"
+        f"runpy.run_path({str(SCRIPTS / 'train.py')!r}, run_name='__main__')\n"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "10,000 test examples" in finished.stdout
+
+
+def test_plain_tfds_reads_what_was_prepared() -> None:
+    lenet_tf.prepare("mnist")
+    dataset = tfds.load("mnist", split="test", download=False)
+    first = next(iter(dataset.take(1)))
+    assert first["image"].shape == (28, 28, 1)
+    assert dataset.cardinality().numpy() == 10_000
+    ours = lenet_tf.load("mnist").test
+    assert int(first["label"]) in np.unique(ours.label)
+
+
+def test_start_up_is_silent(tmp_path: pathlib.Path) -> None:
+    finished = subprocess.run(
+        [sys.executable, SCRIPTS / "train.py", *SMALL, f"--workdir={tmp_path}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert finished.returncode == 0, finished.stderr
+    (line,) = finished.stderr.splitlines()
+    assert "epoch 1/1" in line
+
+
+def test_help_lists_the_flags_by_group_with_defaults() -> None:
+    finished = run("train.py", "--help")
+    assert finished.status == 0
+    for title in ("Data:", "Model:", "Training:", "Devices:", "Run directory:"):
+        assert f"\n{title}\n" in finished.stdout
+    for name, value in lenet_tf.Config().as_dict().items():
+        assert f"{name}\n" in finished.stdout
+        if value is not None:
+            assert f"(default {value})" in " ".join(finished.stdout.split())
+
+
+def test_a_workdir_of_another_configuration_is_refused(
+    reference: pathlib.Path,
+) -> None:
+    before = (reference / "config.json").read_bytes()
+    finished = run("train.py", f"--workdir={reference}", "--batch_size=32", "--seed=1")
+    assert finished.status == 1
+    (line,) = finished.stderr.splitlines()
+    assert "batch_size (there 64, now 32), seed (there 0, now 1)" in line
+    assert (reference / "config.json").read_bytes() == before
+
+
+def test_noresume_does_not_overwrite_a_run(reference: pathlib.Path) -> None:
+    finished = run("train.py", f"--workdir={reference}", "--noresume")
+    assert finished.status == 1
+    assert "holds a run already" in finished.stderr

@@ -1,0 +1,343 @@
+"""Behaviour of lenet_tf.data.batches."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lenet_tf.data.batches import Batches, Block
+from lenet_tf.errors import UsageError
+from lenet_tf.nn.images import standardize
+
+N = 23
+ARRAYS = {
+    "id": np.arange(N, dtype=np.int64),
+    "image": np.arange(N * 6, dtype=np.uint8).reshape(N, 3, 2, 1),
+}
+
+
+def stream(examples: int = N) -> tf.data.Dataset:
+    """The same examples as a dataset of dicts."""
+    arrays = {name: array[:examples] for name, array in ARRAYS.items()}
+    return tf.data.Dataset.from_tensor_slices(arrays)
+
+
+def shuffled_stream(epoch: int) -> tf.data.Dataset:
+    """The same examples in an order of each epoch's own."""
+    order = np.random.default_rng(epoch).permutation(N)
+    return tf.data.Dataset.from_tensor_slices({k: v[order] for k, v in ARRAYS.items()})
+
+
+SOURCES: dict[str, dict[str, Any]] = {
+    "arrays": {"source": ARRAYS, "seed": 7},
+    "arrays in order": {"source": ARRAYS},
+    "dataset": {"source": stream()},
+    "dataset of the epoch": {"source": shuffled_stream},
+}
+every_source = pytest.mark.parametrize(
+    "source", [pytest.param(source, id=name) for name, source in SOURCES.items()]
+)
+
+
+def batches(blocks: Iterable[Block]) -> list[dict[str, np.ndarray]]:
+    """Takes blocks apart into batches."""
+    return [
+        {name: values[i].numpy() for name, values in block.items()}
+        for block in blocks
+        for i in range(block["weight"].shape[0])
+    ]
+
+
+def real_ids(batch_list: list[dict[str, np.ndarray]]) -> list[int]:
+    """The ids of all examples with a weight, in order."""
+    return [
+        int(i)
+        for batch in batch_list
+        for i, weight in zip(batch["id"], batch["weight"], strict=True)
+        if weight
+    ]
+
+
+def assert_same(a: list[dict[str, np.ndarray]], b: list[dict[str, np.ndarray]]) -> None:
+    """Holds two lists of batches to be equal in every entry."""
+    assert len(a) == len(b)
+    for left, right in zip(a, b, strict=True):
+        assert left.keys() == right.keys()
+        for name in left:
+            np.testing.assert_array_equal(left[name], right[name])
+
+
+@every_source
+@pytest.mark.parametrize("replicas", [1, 2, 3, 4])
+@pytest.mark.parametrize("batch_size", [2, 5, 23])
+def test_every_example_comes_exactly_once_an_epoch_with_its_own_image(
+    source: dict[str, Any], replicas: int, batch_size: int
+) -> None:
+    data = Batches(batch_size=batch_size, **source)
+    epochs = batches(data.blocks(replicas, 3, epochs=2))
+    assert len(epochs) == 2 * data.steps_per_epoch
+    for epoch in (epochs[: data.steps_per_epoch], epochs[data.steps_per_epoch :]):
+        assert sorted(real_ids(epoch)) == list(range(N))
+    for batch in epochs:
+        assert len(batch["id"]) % replicas == 0
+        assert batch["weight"].sum() <= batch_size
+        np.testing.assert_array_equal(batch["image"], ARRAYS["image"][batch["id"]])
+
+
+@every_source
+@pytest.mark.parametrize("replicas", [1, 3, 4])
+def test_padding_has_weight_0_and_repeats_a_real_example(
+    source: dict[str, Any], replicas: int
+) -> None:
+    data = Batches(batch_size=5, **source)
+    rows = data.rows(replicas)
+    assert rows == {1: 5, 3: 6, 4: 8}[replicas]
+    *full, last = batches(data.blocks(replicas, epochs=1))
+    for batch, examples in [*((batch, 5) for batch in full), (last, 3)]:
+        assert batch["weight"].dtype == np.float32
+        weight = [1.0] * examples + [0.0] * (rows - examples)
+        assert batch["weight"].tolist() == weight
+        assert set(batch["id"]) <= set(range(N))
+
+
+@every_source
+def test_blocks_end_with_their_epoch(source: dict[str, Any]) -> None:
+    data = Batches(batch_size=4, **source)  # 6 batches an epoch
+    steps = [len(block["id"]) for block in data.blocks(1, 4, epochs=3)]
+    assert steps == [4, 2] * 3
+    steps = [len(block["id"]) for block in data.blocks(1, 100, epochs=2)]
+    assert steps == [6, 6]
+    steps = [len(block["id"]) for block in data.blocks(1, 4, start_step=3, epochs=2)]
+    assert steps == [3, 4, 2]
+
+
+@every_source
+def test_starting_at_any_step_gives_the_batches_of_coming_from_step_0(
+    source: dict[str, Any],
+) -> None:
+    data = Batches(batch_size=5, **source)  # 5 batches an epoch
+    whole = batches(data.blocks(2, 3, epochs=3))
+    for start, steps_per_loop in [(1, 1), (4, 2), (5, 3), (8, 100), (12, 2), (14, 3)]:
+        rest = data.blocks(2, steps_per_loop, start_step=start, epochs=3)
+        assert_same(batches(rest), whole[start:])
+
+
+@every_source
+def test_batches_do_not_depend_on_the_steps_of_a_loop(source: dict[str, Any]) -> None:
+    data = Batches(batch_size=5, **source)
+    by_one = batches(data.blocks(1, 1, epochs=2))
+    assert_same(batches(data.blocks(1, 4, epochs=2)), by_one)
+
+
+@every_source
+def test_real_rows_of_a_batch_do_not_depend_on_the_replicas(
+    source: dict[str, Any],
+) -> None:
+    data = Batches(batch_size=5, **source)
+    alone = [real_ids([batch]) for batch in batches(data.blocks(1, epochs=2))]
+    for replicas in (2, 3, 4):
+        shared = batches(data.blocks(replicas, epochs=2))
+        assert [real_ids([batch]) for batch in shared] == alone
+
+
+@every_source
+def test_iterating_again_gives_the_same_batches(source: dict[str, Any]) -> None:
+    data = Batches(batch_size=5, **source)
+    first = batches(data.blocks(1, epochs=2))
+    assert_same(batches(data.blocks(1, epochs=2)), first)
+
+
+@every_source
+def test_a_run_that_is_complete_has_no_batches_left(source: dict[str, Any]) -> None:
+    data = Batches(batch_size=5, **source)
+    assert list(data.blocks(start_step=10, epochs=2)) == []
+    assert list(data.blocks(start_step=13, epochs=2)) == []
+    assert list(data.blocks(epochs=0)) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    list(SOURCES),
+)
+def test_without_a_number_of_epochs_batches_go_on(name: str) -> None:
+    data = Batches(batch_size=5, **SOURCES[name])
+    first = itertools.islice(data.blocks(1, 100), 3)
+    assert_same(batches(first), batches(data.blocks(1, 100, epochs=3)))
+
+
+def order(seed: int | None, epoch: int) -> list[int]:
+    """The order of the examples in an epoch."""
+    data = Batches(ARRAYS, 5, seed=seed)
+    start = epoch * data.steps_per_epoch
+    return real_ids(batches(data.blocks(start_step=start, epochs=epoch + 1)))
+
+
+def test_order_differs_between_epochs_and_between_seeds() -> None:
+    orders = {(seed, epoch): order(seed, epoch) for seed in (0, 1) for epoch in (0, 1)}
+    assert len({tuple(o) for o in orders.values()}) == 4
+    assert all(sorted(o) == list(range(N)) for o in orders.values())
+
+
+def test_order_is_a_function_of_seed_and_epoch_whatever_the_global_seed() -> None:
+    tf.random.set_seed(1)
+    first = order(3, 2)
+    tf.random.set_seed(2)
+    assert order(3, 2) == first
+
+
+def test_order_is_that_of_the_arrays_without_a_seed() -> None:
+    assert order(None, 0) == order(None, 1) == list(range(N))
+
+
+def test_a_dataset_gives_the_batches_of_the_same_arrays() -> None:
+    for replicas in (1, 4):
+        streamed = batches(Batches(stream(), 5).blocks(replicas, 3, epochs=2))
+        resident = batches(Batches(ARRAYS, 5).blocks(replicas, 3, epochs=2))
+        assert_same(
+            [{k: v[b["weight"] > 0] for k, v in b.items()} for b in streamed],
+            [{k: v[b["weight"] > 0] for k, v in b.items()} for b in resident],
+        )
+
+
+def test_a_function_is_asked_for_the_dataset_of_each_epoch() -> None:
+    data = Batches(shuffled_stream, 5)
+    ids = real_ids(batches(data.blocks(epochs=2)))
+    assert ids == [
+        int(i) for e in (0, 1) for i in np.random.default_rng(e).permutation(N)
+    ]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_weights_of_the_user_are_kept_and_padding_still_weighs_0(
+    streamed: bool,
+) -> None:
+    arrays = {
+        "id": np.arange(5),
+        "weight": np.array([0.5, 2, 0, 1, 3], np.float32),
+    }
+    source = tf.data.Dataset.from_tensor_slices(arrays) if streamed else arrays
+    data = Batches(source, 3)
+    (block,) = data.blocks(replicas=2, epochs=1)
+    np.testing.assert_array_equal(block["weight"], [[0.5, 2, 0, 0], [1, 3, 0, 0]])
+    np.testing.assert_array_equal(block["id"][:, :2], [[0, 1], [3, 4]])
+    assert data.spec(2)["weight"].dtype == block["weight"].dtype == tf.float32
+
+
+@every_source
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_spec_tells_the_shape_and_dtype_of_blocks(
+    source: dict[str, Any], replicas: int
+) -> None:
+    data = Batches(batch_size=5, **source)
+    spec = data.spec(replicas)
+    for block in data.blocks(replicas, 3, epochs=1):
+        assert block.keys() == spec.keys()
+        for name, values in block.items():
+            assert spec[name].dtype == values.dtype
+            assert spec[name].is_compatible_with(values)
+            assert spec[name].shape[1:] == values.shape[1:]
+
+
+def test_length_of_a_dataset_that_cannot_tell_is_taken_from_the_caller() -> None:
+    unknown = stream().filter(lambda example: example["id"] >= 3)
+    data = Batches(unknown, 8, examples=20)
+    assert (data.examples, data.steps_per_epoch) == (20, 3)
+    assert real_ids(batches(data.blocks(epochs=1))) == list(range(3, N))
+
+
+def test_a_dataset_of_unknown_length_is_refused_with_both_ways_to_tell_it() -> None:
+    unknown = stream().filter(lambda example: example["id"] >= 3)
+    with pytest.raises(UsageError, match=r"examples=N.*assert_cardinality\(N\)"):
+        Batches(unknown, 8)
+
+
+def test_an_endless_dataset_is_refused() -> None:
+    with pytest.raises(UsageError, match="examples=N"):
+        Batches(stream().repeat(), 8)
+
+
+def test_a_dataset_of_pairs_is_refused_with_the_map_that_mends_it() -> None:
+    pairs = tf.data.Dataset.from_tensor_slices((ARRAYS["image"], ARRAYS["id"]))
+    with pytest.raises(UsageError, match=r'dataset\.map.*"image": x, "label": y'):
+        Batches(pairs, 8)
+
+
+def test_a_seed_is_refused_with_a_dataset() -> None:
+    with pytest.raises(UsageError, match="shuffle in the dataset"):
+        Batches(stream(), 8, seed=0)
+
+
+def test_arrays_of_different_lengths_are_refused_with_their_lengths() -> None:
+    with pytest.raises(UsageError, match=r"\{'x': 3, 'y': 4\}"):
+        Batches({"x": np.zeros(3), "y": np.zeros(4)}, 2)
+
+
+@pytest.mark.parametrize(
+    "empty", [{"x": np.zeros([0, 2])}, stream(0)], ids=["arrays", "dataset"]
+)
+def test_no_examples_are_refused(empty: Any) -> None:
+    with pytest.raises(UsageError, match="at least one"):
+        Batches(empty, 2)
+
+
+@pytest.mark.parametrize("batch_size", [0, -3])
+def test_a_batch_size_below_1_is_refused(batch_size: int) -> None:
+    with pytest.raises(UsageError, match=f"batch_size is {batch_size}: .*at least 1"):
+        Batches(ARRAYS, batch_size)
+
+
+def test_standardize_pads_28x28_by_2_on_each_side_and_divides_by_255() -> None:
+    images = np.random.default_rng(0).integers(0, 256, [3, 28, 28, 2], np.uint8)
+    output = standardize(tf.constant(images))
+    expected = np.zeros([3, 32, 32, 2], np.float32)
+    expected[:, 2:30, 2:30] = images.astype(np.float32) / np.float32(255)
+    assert output.dtype == tf.float32
+    np.testing.assert_array_equal(output, expected)
+
+
+def test_standardize_maps_0_and_255_to_0_and_1() -> None:
+    output = standardize(tf.constant([0, 255], tf.uint8)[:, None, None, None])
+    assert set(output.numpy().ravel()) == {0.0, 1.0}
+
+
+def test_standardize_puts_an_odd_difference_to_the_lower_right() -> None:
+    output = standardize(tf.ones([1, 27, 30, 1])).numpy()[0, :, :, 0]
+    rows, columns = np.nonzero(output)
+    assert (rows.min(), rows.max()) == (2, 28)  # 2 above, 3 below
+    assert (columns.min(), columns.max()) == (1, 30)
+    assert output.sum() == 27 * 30
+
+
+def test_standardize_leaves_float_images_of_32x32_as_they_are() -> None:
+    images = np.random.default_rng(0).normal(size=[2, 32, 32, 1]).astype(np.float32)
+    np.testing.assert_array_equal(standardize(tf.constant(images)), images)
+
+
+@pytest.mark.parametrize("shape", [(33, 28), (28, 40)])
+def test_standardize_refuses_larger_images_with_both_sizes(
+    shape: tuple[int, int],
+) -> None:
+    with pytest.raises(UsageError, match=rf"{shape[0]}x{shape[1]}: at most 32x32"):
+        standardize(tf.zeros([1, *shape, 1], tf.uint8))
+
+
+@pytest.mark.parametrize("examples", [10, 30])
+def test_a_stream_of_another_length_than_it_is_said_to_have_is_an_error(
+    examples: int,
+) -> None:
+    stream = tf.data.Dataset.range(20).map(lambda x: {"x": x}).filter(lambda e: True)
+    with pytest.raises(UsageError, match=rf"has not the {examples} examples"):
+        list(Batches(stream, 4, examples=examples).blocks(epochs=1))
+    with pytest.raises(UsageError, match="but the dataset has 5"):
+        Batches(stream.apply(tf.data.experimental.assert_cardinality(5)), 4, examples=6)
+
+
+@pytest.mark.parametrize("source", [(1, 2), {}, {"x": 5}, None], ids=str)
+def test_a_source_of_another_kind_is_refused(source: Any) -> None:
+    with pytest.raises(UsageError, match="give"):
+        Batches(source, 4)

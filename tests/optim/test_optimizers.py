@@ -1,0 +1,270 @@
+"""Behaviour of lenet_tf.optim.optimizers: rules, modules, NumPy, Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lenet_tf.errors import UsageError
+from lenet_tf.optim.optimizers import (
+    SGD,
+    Adam,
+    AdamState,
+    AdamW,
+    LearningRate,
+    Optimizer,
+    adam_update,
+    sgd_update,
+)
+
+SHAPES = [[4, 3], [3], [2, 2, 1, 2]]
+STEPS = 100
+
+CASES: dict[str, tuple[Callable[[], Optimizer], Callable[[], keras.Optimizer]]] = {
+    "adam": (lambda: Adam(3e-3), lambda: keras.optimizers.Adam(3e-3)),
+    "adam with other constants": (
+        lambda: Adam(1e-2, beta_1=0.7, beta_2=0.99, epsilon=1e-3),
+        lambda: keras.optimizers.Adam(1e-2, beta_1=0.7, beta_2=0.99, epsilon=1e-3),
+    ),
+    "sgd": (lambda: SGD(0.05), lambda: keras.optimizers.SGD(0.05)),
+    "sgd with momentum": (
+        lambda: SGD(0.05, momentum=0.9),
+        lambda: keras.optimizers.SGD(0.05, momentum=0.9),
+    ),
+}
+
+
+def initial() -> list[np.ndarray]:
+    """Draws parameters."""
+    rng = np.random.default_rng(0)
+    return [rng.normal(size=shape).astype(np.float32) for shape in SHAPES]
+
+
+def gradients(step: int) -> list[np.ndarray]:
+    """Draws gradients whose sizes differ by orders from step to step."""
+    rng = np.random.default_rng(step + 1)
+    scale = 10.0 ** rng.uniform(-3, 1)
+    return [(scale * rng.normal(size=shape)).astype(np.float32) for shape in SHAPES]
+
+
+def train(optimizer: Optimizer, steps: int = STEPS) -> list[np.ndarray]:
+    """Applies an optimizer module on one replica, and returns the parameters."""
+    variables = [tf.Variable(value) for value in initial()]
+    optimizer.build(variables)
+    strategy = tf.distribute.get_strategy()
+
+    @tf.function
+    def step(grads: list[tf.Tensor], i: tf.Tensor) -> None:
+        strategy.run(lambda: optimizer.apply(grads, variables, i))
+
+    for i in range(steps):
+        step([tf.constant(g) for g in gradients(i)], tf.constant(i, tf.int64))
+    return [variable.numpy() for variable in variables]
+
+
+def train_keras(optimizer: keras.Optimizer) -> list[np.ndarray]:
+    """The same with an optimizer of Keras."""
+    variables = [keras.Variable(value) for value in initial()]
+    optimizer.build(variables)
+    for i in range(STEPS):
+        optimizer.apply([tf.constant(g) for g in gradients(i)], variables)
+    return [np.asarray(variable) for variable in variables]
+
+
+def assert_close(a: list[np.ndarray], b: list[np.ndarray], atol: float) -> None:
+    """Holds two lists of parameters together."""
+    for left, right in zip(a, b, strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-5, atol=atol)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_100_random_steps_are_those_of_keras(case: str) -> None:
+    ours, keras_optimizer = CASES[case]
+    assert_close(train(ours()), train_keras(keras_optimizer()), atol=1e-5)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_sgd_module_its_rule_and_numpy_agree_over_100_random_steps(
+    momentum: float,
+) -> None:
+    rate = 0.05
+    ruled = [(tf.constant(w), tf.zeros_like(w)) for w in initial()]
+    reference = [(w.astype(np.float64), np.zeros(w.shape)) for w in initial()]
+    for i in range(STEPS):
+        for k, g in enumerate(gradients(i)):
+            ruled[k] = sgd_update(*ruled[k], tf.constant(g), rate, momentum)
+            w, velocity = reference[k]
+            velocity = momentum * velocity - rate * g
+            reference[k] = (w + velocity, velocity)
+    expected = [w for w, _ in reference]
+    assert_close([w.numpy() for w, _ in ruled], expected, atol=1e-5)
+    assert_close(train(SGD(rate, momentum)), expected, atol=1e-5)
+
+
+def test_adam_module_its_rule_and_numpy_agree_over_100_random_steps() -> None:
+    rate, beta_1, beta_2, epsilon = 3e-3, 0.9, 0.999, 1e-7
+    ruled = [
+        AdamState(tf.constant(w), tf.zeros_like(w), tf.zeros_like(w)) for w in initial()
+    ]
+    # Algorithm 1 of the paper as it stands, with the bias-corrected moments.
+    reference = [
+        (w.astype(np.float64), np.zeros(w.shape), np.zeros(w.shape)) for w in initial()
+    ]
+    for i in range(STEPS):
+        for k, g in enumerate(gradients(i)):
+            ruled[k] = adam_update(ruled[k], tf.constant(g), i, rate)
+            w, m, v = reference[k]
+            m = beta_1 * m + (1 - beta_1) * g
+            v = beta_2 * v + (1 - beta_2) * g.astype(np.float64) ** 2
+            m_hat, v_hat = m / (1 - beta_1 ** (i + 1)), v / (1 - beta_2 ** (i + 1))
+            reference[k] = (w - rate * m_hat / (np.sqrt(v_hat) + epsilon), m, v)
+    expected = [w for w, _, _ in reference]
+    assert_close([state.parameter.numpy() for state in ruled], expected, atol=1e-5)
+    assert_close(train(Adam(rate)), expected, atol=1e-5)
+
+
+def test_first_step_of_adam_is_the_learning_rate_against_the_sign() -> None:
+    before, after = initial(), train(Adam(1e-2), steps=1)
+    for w, new, g in zip(before, after, gradients(0), strict=True):
+        np.testing.assert_allclose(new - w, -1e-2 * np.sign(g), rtol=0.02)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_slots_hold_zeros_of_the_variables_shapes_after_build(case: str) -> None:
+    optimizer = CASES[case][0]()
+    assert optimizer.variables == ()
+    variables = [
+        tf.Variable(value, name=f"layer{i}/w") for i, value in enumerate(initial())
+    ]
+    optimizer.build(variables)
+    names = ["m", "v"] if case.startswith("adam") else ["velocity"]
+    assert list(optimizer.slots) == names
+    for name, slots in optimizer.slots.items():
+        assert [slot.shape for slot in slots] == SHAPES
+        assert [slot.name for slot in slots] == [
+            f"layer{i}/w/{name}:0" for i in range(len(SHAPES))
+        ]
+        assert not any(slot.numpy().any() for slot in slots)
+    assert len(optimizer.variables) == len(names) * len(SHAPES)
+    assert optimizer.trainable_variables == ()
+
+
+def test_an_optimizer_serves_one_model() -> None:
+    variables = [tf.Variable(value) for value in initial()]
+    optimizer = SGD(0.1, momentum=0.9)
+    optimizer.build(variables)
+    with pytest.raises(UsageError, match="make another one"):
+        optimizer.build(variables)
+
+
+@pytest.mark.parametrize("make", [Adam, lambda rate: SGD(rate, momentum=0.9)])
+def test_a_constant_callable_trains_as_the_number_does(
+    make: Callable[[LearningRate], Optimizer],
+) -> None:
+    assert_close(train(make(lambda step: 1e-2)), train(make(1e-2)), atol=0)
+
+
+def test_a_learning_rate_callable_is_asked_at_each_step_from_0() -> None:
+    rate = SGD(lambda step: 1.0 / tf.cast(step + 1, tf.float32))
+    expected = initial()
+    for i in range(5):
+        expected = [
+            w - g / (i + 1) for w, g in zip(expected, gradients(i), strict=True)
+        ]
+    assert_close(train(rate, steps=5), expected, atol=1e-5)
+
+
+def test_rate_is_a_float32_scalar_at_any_step() -> None:
+    step = tf.constant(7, tf.int64)
+    for rate in (0.5, lambda step: tf.constant(0.5, tf.float64), lambda step: 0.5):
+        value = Adam(rate).rate(step)
+        assert (value.dtype, value.shape, float(value)) == (tf.float32, [], 0.5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_replicas_update_their_own_copies_as_one_device_would(
+    case: str, strategy: tf.distribute.Strategy
+) -> None:
+    make = CASES[case][0]
+    with strategy.scope():
+        variables = [tf.Variable(value) for value in initial()]
+        optimizer = make()
+        optimizer.build(variables)
+
+    @tf.function
+    def step(grads: list[tf.Tensor], i: tf.Tensor) -> None:
+        strategy.run(optimizer.apply, args=(grads, variables, i))
+
+    for i in range(5):
+        step([tf.constant(g) for g in gradients(i)], tf.constant(i, tf.int64))
+    expected = train(make(), steps=5)
+    for variable, value in zip(variables, expected, strict=True):
+        for copy in strategy.experimental_local_results(variable):
+            np.testing.assert_allclose(copy, value, rtol=1e-6, atol=1e-7)
+    for slot, variable in zip(optimizer.variables, variables * 2, strict=False):
+        assert slot.shape == variable.shape
+        copies = strategy.experimental_local_results(slot)
+        for copy in copies:
+            assert copy.numpy().any()
+            np.testing.assert_array_equal(copy, copies[0])
+
+
+@pytest.mark.parametrize("rate", [0, -1e-3, float("nan")])
+@pytest.mark.parametrize("kind", [Adam, SGD])
+def test_a_learning_rate_that_is_not_above_0_is_refused(
+    kind: type[Adam] | type[SGD], rate: float
+) -> None:
+    with pytest.raises(UsageError, match=f"learning_rate is {rate}: .* above 0"):
+        kind(rate)
+
+
+@pytest.mark.parametrize("momentum", [-0.1, 1.0, 1.5])
+def test_a_momentum_outside_0_to_1_is_refused(momentum: float) -> None:
+    with pytest.raises(UsageError, match=rf"momentum is {momentum}: .*\[0, 1\)"):
+        SGD(0.1, momentum)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("beta_1", 1.0), ("beta_1", -0.1), ("beta_2", 1.0), ("epsilon", 0.0)],
+)
+def test_constants_of_adam_out_of_range_are_refused(
+    argument: str, value: float
+) -> None:
+    with pytest.raises(UsageError, match=f"{argument} is {value}"):
+        Adam(1e-3, **{argument: value})
+
+
+def test_gradients_that_do_not_match_the_variables_in_number_are_refused() -> None:
+    variables = [tf.Variable(value) for value in initial()]
+    optimizer = SGD()
+    optimizer.build(variables)
+    grads = [tf.constant(g) for g in gradients(0)[:-1]]
+    with pytest.raises(ValueError, match="argument 2 is longer"):
+        tf.distribute.get_strategy().run(
+            optimizer.apply, args=(grads, variables, tf.constant(0, tf.int64))
+        )
+
+
+def test_adamw_is_that_of_keras_with_biases_left_out() -> None:
+    rng = np.random.default_rng(0)
+    shapes = [(3, 4), (4,)]
+    ours = [tf.Variable(rng.normal(size=s), dtype=tf.float32) for s in shapes]
+    theirs = [
+        keras.Variable(v.numpy(), name=n) for v, n in zip(ours, "wb", strict=True)
+    ]
+    optimizer = AdamW(1e-2, weight_decay=0.1)
+    optimizer.build(ours)
+    reference = keras.optimizers.AdamW(1e-2, weight_decay=0.1)
+    reference.exclude_from_weight_decay([theirs[1]])
+    reference.build(theirs)
+    for step in range(100):
+        gradients = [tf.constant(rng.normal(size=s), tf.float32) for s in shapes]
+        optimizer.apply(gradients, ours, tf.constant(step, tf.int64))
+        reference.apply(gradients)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
