@@ -1,7 +1,7 @@
 # Set-up and everyday commands; `make` alone lists them.
 #
 #     make train ARGS='--epochs=5 --seed=1'
-#     make test ARGS='tests/test_report.py -x'
+#     make test ARGS='tests/experiment/test_report.py -x'
 #     make train PYTHON=python3.12
 #
 # Every command that needs .venv makes it first, and starts at once when it is done.
@@ -16,12 +16,15 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 # A .venv that is absent, half-made, moved or without its interpreter starts over.
 FRESH := $(shell test -x $(RUN) && grep -qsxF "$(CURDIR)" $(READY) || echo yes)
+# The oldest versions that setup.cfg allows, beside the everyday ones.
+LOWEST := .venv-lowest
+PIP_INSTALL := -m pip install -qq --no-input --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint clean always
+.PHONY: help train test test-lowest lint docs wheel clean always
 
 help: ## List the commands
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
 
 train: $(READY) ## Train LeNet-5 on MNIST; ARGS='--help' lists the flags
 	@$(RUN) scripts/train.py $(ARGS)
@@ -29,13 +32,25 @@ train: $(READY) ## Train LeNet-5 on MNIST; ARGS='--help' lists the flags
 test: $(READY) ## Run the tests; ARGS goes to pytest
 	@$(RUN) -m pytest -q $(ARGS)
 
+test-lowest: $(LOWEST)/.ready ## Run the tests with the oldest versions allowed
+	@$(LOWEST)/bin/python -m pytest -q $(ARGS)
+
 lint: $(READY) ## Check the style, the format and the types
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy lenet_tf benchmarks
 
-clean: ## Remove .venv, build files and caches; runs and data stay
-	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+docs: $(READY) ## Build the documentation into site/
+	@$(RUN) -m mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
+wheel: $(READY) ## Build the package into dist/
+	@$(RUN) -m pip wheel -q --disable-pip-version-check --no-deps -w dist .
+	@rm -rf build
+
+clean: ## Remove environments, build files and caches; runs and data stay
+	@rm -rf $(VENV) $(LOWEST) build dist site *.egg-info
+	@rm -rf .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): setup.cfg constraints.txt $(if $(FRESH),always)
@@ -49,6 +64,13 @@ $(READY): setup.cfg constraints.txt $(if $(FRESH),always)
 	@echo "Setting up $(VENV) (once; a few minutes) ..."
 	@rm -f $@
 	@$(if $(FRESH),$(PYTHON) -m venv --clear $(VENV))
-	@$(RUN) -m pip install -qq --no-input --disable-pip-version-check \
-	    -c constraints.txt -e '.[test]'
+	@$(RUN) $(PIP_INSTALL) -c constraints.txt -e '.[all,test,docs]'
 	@echo "$(CURDIR)" > $@
+
+$(LOWEST)/.ready: setup.cfg constraints-lowest.txt
+	@$(PYTHON) -c 'import sys; sys.version_info < (3, 13) or sys.exit( \
+	    "the oldest TensorFlow needs Python 3.10 to 3.12: make test-lowest PYTHON=python3.11")'
+	@echo "Setting up $(LOWEST) (once; a few minutes) ..."
+	@$(PYTHON) -m venv --clear $(LOWEST)
+	@$(LOWEST)/bin/python $(PIP_INSTALL) -c constraints-lowest.txt -e '.[test]'
+	@touch $@
