@@ -11,19 +11,14 @@ built twice, or on another number of devices, starts from the same numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import tensorflow as tf
 
 from lenet_tf.nn import fast_ops
+from lenet_tf.nn.activations import ACTIVATIONS as ACTIVATIONS
 
 Seed = tuple[int, int]
-
-ACTIVATIONS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
-    "tanh": tf.tanh,
-    "relu": tf.nn.relu,
-    "leaky_relu": tf.nn.leaky_relu,
-}
 
 
 def glorot_uniform(shape: Sequence[int], seed: Seed) -> tf.Tensor:

@@ -17,7 +17,8 @@ import tensorflow as tf
 
 from lenet_tf.errors import UsageError
 from lenet_tf.nn import fast_ops
-from lenet_tf.nn.layers import ACTIVATIONS, Conv2D, Dense, Subsample
+from lenet_tf.nn.activations import ACTIVATIONS
+from lenet_tf.nn.layers import Conv2D, Dense, Subsample
 from lenet_tf.nn.random import dropout
 
 IMAGE_SIZE = 32
@@ -106,7 +107,6 @@ class LeNet5(tf.Module):
         seed: int = 0,
     ) -> None:
         super().__init__(name="lenet5")
-        _check_option("activation", activation, tuple(ACTIVATIONS))
         _check_option("subsampling", subsampling, Subsample.KINDS)
         _check_option("kernel", kernel, KERNELS)
         _check_option("initial", initial, INITIALS)
@@ -123,7 +123,7 @@ class LeNet5(tf.Module):
             )
         self.num_classes, self.channels, self.dropout = num_classes, channels, dropout
         self.dtype = tf.as_dtype(precision.removeprefix("mixed_"))
-        self.activation = ACTIVATIONS[activation]
+        self.activation = ACTIVATIONS.get(activation)
 
         def convolution(
             inputs: int, filters: int, index: int, name: str

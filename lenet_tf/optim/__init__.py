@@ -1,15 +1,23 @@
-"""Optimizers, learning-rate schedules, clipping, averaged weights, loss scaling."""
+"""Optimizers, learning-rate schedules, clipping, averaged weights, loss scaling.
 
+Importing an optimizer's file here registers it in `OPTIMIZERS`.
+"""
+
+from lenet_tf.optim.adam import Adam as Adam
+from lenet_tf.optim.adam import AdamW as AdamW
 from lenet_tf.optim.averaging import Average as Average
 from lenet_tf.optim.clipping import clip_by_norm as clip_by_norm
 from lenet_tf.optim.loss_scale import LossScale as LossScale
-from lenet_tf.optim.optimizers import SGD as SGD
-from lenet_tf.optim.optimizers import Adam as Adam
-from lenet_tf.optim.optimizers import AdamW as AdamW
-from lenet_tf.optim.optimizers import Optimizer as Optimizer
+from lenet_tf.optim.optimizer import OPTIMIZERS as OPTIMIZERS
+from lenet_tf.optim.optimizer import LearningRate as LearningRate
+from lenet_tf.optim.optimizer import Optimizer as Optimizer
+from lenet_tf.optim.schedules import SCHEDULES as SCHEDULES
+from lenet_tf.optim.schedules import Schedule as Schedule
 from lenet_tf.optim.schedules import constant as constant
 from lenet_tf.optim.schedules import exponential as exponential
 from lenet_tf.optim.schedules import one_cycle as one_cycle
+from lenet_tf.optim.schedules import parse_milestones as parse_milestones
 from lenet_tf.optim.schedules import piecewise as piecewise
 from lenet_tf.optim.schedules import polynomial as polynomial
 from lenet_tf.optim.schedules import warmup_cosine as warmup_cosine
+from lenet_tf.optim.sgd import SGD as SGD

@@ -1,9 +1,13 @@
 """Learning rates that change: plain callables from the step to the rate.
 
     optimizer = Adam(warmup_cosine(peak=6e-3, steps=10_000, warmup=1_000))
+    schedule = SCHEDULES.make("cosine", 6e-3, 10_000, settings={"warmup": 0.1})
 
-A schedule takes the step (int64 scalar tensor, from 0: how many updates were made) and
-returns a float32 scalar tensor. Beyond its last step it stays at its end.
+A schedule takes the step (int64 scalar tensor: the number of updates made before, from
+0) and returns a float32 scalar tensor. Beyond its last step it stays at its end.
+
+The public functions count in steps. The entries of `SCHEDULES`, which settings choose,
+take the highest rate and the number of steps, and count in shares of the steps.
 """
 
 from __future__ import annotations
@@ -11,16 +15,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from lenet_tf.errors import UsageError
+from lenet_tf.registry import Registry
 
 Schedule = Callable[[tf.Tensor], tf.Tensor]
+
+SCHEDULES: Registry[Schedule] = Registry("schedule", positional=2)
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def constant(rate: float) -> Schedule:
     """Stays at `rate`."""
+    _check(rate)
     return lambda step: tf.constant(rate, tf.float32)
+
+
+@SCHEDULES.register("constant")
+def _constant(peak_rate: float, steps: int) -> Schedule:
+    return constant(peak_rate)
 
 
 def warmup_cosine(
@@ -33,12 +49,15 @@ def warmup_cosine(
     Source: Loshchilov and Hutter, "SGDR", ICLR 2017, equation 5 without restarts.
 
     Args:
-      peak: the highest rate.
-      steps: of the whole schedule.
-      warmup: of them, how many rise.
-      end: the rate at the end.
+      peak: Highest rate.
+      steps: Number of steps of the whole schedule.
+      warmup: Number of steps that rise, of these.
+      end: Rate at the end.
+
+    Raises:
+      UsageError: A rate or a number of steps is out of its range.
     """
-    _check(steps, warmup)
+    _check(peak, steps, warmup)
 
     def schedule(step: tf.Tensor) -> tf.Tensor:
         step = tf.cast(step, tf.float32)
@@ -48,6 +67,11 @@ def warmup_cosine(
         return tf.where(step < warmup, rising, falling)
 
     return schedule
+
+
+@SCHEDULES.register("cosine")
+def _cosine(peak_rate: float, steps: int, warmup: float = 0.1) -> Schedule:
+    return warmup_cosine(peak_rate, steps, int(warmup * steps))
 
 
 def one_cycle(
@@ -62,13 +86,18 @@ def one_cycle(
     Source: Smith and Topin, "Super-convergence", 2018, with cosines for its lines.
 
     Args:
-      peak: the highest rate.
-      steps: of the whole schedule.
-      rise: the share of the steps that go up.
-      start: the first rate, as a share of the peak.
-      end: the last rate, as a share of the peak.
+      peak: Highest rate.
+      steps: Number of steps of the whole schedule.
+      rise: Share of the steps that go up, in [0, 1).
+      start: First rate, as a share of the peak.
+      end: Last rate, as a share of the peak.
+
+    Raises:
+      UsageError: The peak, the steps or the rise are out of their range.
     """
-    _check(steps, 0)
+    _check(peak, steps)
+    if not 0 <= rise < 1:
+        raise UsageError(f"the rise of one_cycle is {rise}: give a share in [0, 1)")
     up = rise * steps
 
     def half_cosine(a: float, b: float, share: tf.Tensor) -> tf.Tensor:
@@ -84,13 +113,28 @@ def one_cycle(
     return schedule
 
 
+@SCHEDULES.register("one_cycle")
+def _one_cycle(peak_rate: float, steps: int, warmup: float = 0.1) -> Schedule:
+    return one_cycle(peak_rate, steps, warmup)
+
+
 def piecewise(boundaries: Sequence[int], rates: Sequence[float]) -> Schedule:
-    """Takes rates[i] from step boundaries[i - 1] on; one rate more than boundaries."""
+    """Takes rates[i] from step boundaries[i - 1] on.
+
+    Args:
+      boundaries: Steps at which the rate changes, rising.
+      rates: Rates, one more than boundaries.
+
+    Raises:
+      UsageError: The boundaries do not rise, or a rate is missing or out of range.
+    """
     if len(rates) != len(boundaries) + 1 or list(boundaries) != sorted(boundaries):
         raise UsageError(
             f"boundaries are {list(boundaries)} and rates {list(rates)}: give rising "
             "boundaries, and one rate more"
         )
+    for rate in rates:
+        _check(rate)
 
     def schedule(step: tf.Tensor) -> tf.Tensor:
         passed = tf.constant(list(boundaries), tf.int64) <= tf.cast(step, tf.int64)
@@ -100,11 +144,60 @@ def piecewise(boundaries: Sequence[int], rates: Sequence[float]) -> Schedule:
     return schedule
 
 
+@SCHEDULES.register("piecewise")
+def _piecewise(
+    peak_rate: float, steps: int, decay: float = 0.1, milestones: str = "0.5,0.75"
+) -> Schedule:
+    shares = parse_milestones(milestones)
+    try:
+        rates = [peak_rate * decay**i for i in range(len(shares) + 1)]
+    except OverflowError:
+        raise UsageError(
+            f"decay is {decay}: over {len(shares)} milestones the rate overflows; give "
+            "a smaller one"
+        ) from None
+    return piecewise([int(share * steps) for share in shares], rates)
+
+
+def parse_milestones(milestones: str) -> list[float]:
+    """Reads the milestones of "piecewise": "0.5,0.75" is [0.5, 0.75].
+
+    Args:
+      milestones: Shares of the steps, rising, with commas between.
+
+    Raises:
+      UsageError: They are not rising numbers between 0 and 1.
+    """
+    try:
+        shares = [float(share) for share in milestones.split(",")]
+    except ValueError:
+        shares = [math.nan]
+    # A comparison with NaN is false.
+    if not all(a < b for a, b in zip([0.0, *shares], [*shares, 1.0], strict=True)):
+        raise UsageError(
+            f"milestones is {milestones!r}: give rising shares of the steps, such as "
+            "0.5,0.75"
+        )
+    return shares
+
+
 def exponential(
     start: float, steps: int, factor: float, staircase: bool = False
 ) -> Schedule:
-    """Is multiplied by `factor` every `steps` steps; at once if `staircase`."""
-    _check(steps, 0)
+    """Multiplies the rate by `factor` every `steps` steps.
+
+    Args:
+      start: First rate.
+      steps: Number of steps in which the rate is multiplied by `factor` once.
+      factor: Factor, above 0.
+      staircase: Whether the rate changes at once, after these steps.
+
+    Raises:
+      UsageError: An argument is out of its range.
+    """
+    _check(start, steps)
+    if not 0 < factor <= _LARGEST:
+        raise UsageError(f"the factor of exponential is {factor}: give one above 0")
 
     def schedule(step: tf.Tensor) -> tf.Tensor:
         times = tf.cast(step, tf.float32) / steps
@@ -113,11 +206,26 @@ def exponential(
     return schedule
 
 
+@SCHEDULES.register("exponential")
+def _exponential(peak_rate: float, steps: int, decay: float = 0.1) -> Schedule:
+    return exponential(peak_rate, steps, decay)
+
+
 def polynomial(
     start: float, steps: int, end: float = 0.0, power: float = 1.0
 ) -> Schedule:
-    """Goes from `start` to `end` over `steps` as (1 - step / steps) ** power."""
-    _check(steps, 0)
+    """Goes from `start` to `end` over `steps` as (1 - step / steps) ** power.
+
+    Args:
+      start: First rate.
+      steps: Number of steps of the whole schedule.
+      end: Rate at the end.
+      power: Exponent; 1 is a line.
+
+    Raises:
+      UsageError: The first rate or the steps are out of their range.
+    """
+    _check(start, steps)
 
     def schedule(step: tf.Tensor) -> tf.Tensor:
         left = 1 - tf.minimum(tf.cast(step, tf.float32) / steps, 1.0)
@@ -126,7 +234,16 @@ def polynomial(
     return schedule
 
 
-def _check(steps: int, warmup: int) -> None:
+@SCHEDULES.register("polynomial")
+def _polynomial(peak_rate: float, steps: int) -> Schedule:
+    return polynomial(peak_rate, steps)
+
+
+def _check(rate: float, steps: int = 1, warmup: int = 0) -> None:
+    if not 0 <= rate <= _LARGEST:
+        raise UsageError(
+            f"a rate of the schedule is {rate}: give one from 0 to {_LARGEST:.2g}"
+        )
     if steps < 1 or not 0 <= warmup < steps:
         raise UsageError(
             f"steps is {steps} and warmup {warmup}: give at least 1 step, and fewer of "

@@ -86,3 +86,43 @@ def test_a_constant_is_constant() -> None:
 def test_impossible_schedules_are_refused(make: object) -> None:
     with pytest.raises(UsageError, match="give"):
         make()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("steps", [1, 7, 160])
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.99])
+def test_a_registered_schedule_counts_in_shares_of_the_steps(
+    steps: int, warmup: float
+) -> None:
+    settings = {"warmup": warmup, "decay": 0.3, "milestones": "0.25,0.5", "epochs": 2}
+    expected = {
+        "constant": schedules.constant(0.1),
+        "cosine": schedules.warmup_cosine(0.1, steps, int(warmup * steps)),
+        "one_cycle": schedules.one_cycle(0.1, steps, warmup),
+        "piecewise": schedules.piecewise(
+            [int(0.25 * steps), int(0.5 * steps)], [0.1, 0.1 * 0.3, 0.1 * 0.3**2]
+        ),
+        "exponential": schedules.exponential(0.1, steps, 0.3),
+        "polynomial": schedules.polynomial(0.1, steps),
+    }
+    assert set(expected) == set(schedules.SCHEDULES)
+    for name, plain in expected.items():
+        made = schedules.SCHEDULES.make(name, 0.1, steps, settings=settings)
+        np.testing.assert_array_equal(rates(made), rates(plain))
+
+
+def test_milestones_are_rising_shares() -> None:
+    assert schedules.parse_milestones("0.5,0.75") == [0.5, 0.75]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "0.5,", "0.7,0.5", "0.2,0.2", "0,0.5", "0.5,1", "nan", "0.5,inf"]
+)
+def test_milestones_that_do_not_rise_between_0_and_1_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=r"milestones is .* such as 0.5,0.75"):
+        schedules.parse_milestones(text)
+
+
+@pytest.mark.parametrize("decay", [1e300, 1e30, float("nan")])
+def test_a_decay_that_overflows_the_rate_is_refused(decay: float) -> None:
+    with pytest.raises(UsageError, match="give"):
+        schedules.SCHEDULES.make("piecewise", 1e-3, 100, settings={"decay": decay})

@@ -1,0 +1,34 @@
+"""Activations by name: element-wise functions between layers.
+
+    activation = ACTIVATIONS.get("tanh")
+    maps = activation(conv(images))
+
+An activation must not decrease: `conv_pool` takes a maximum before it where that is
+faster.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from lenet_tf.registry import Registry
+
+ACTIVATIONS: Registry[tf.Tensor] = Registry("activation", positional=1)
+
+
+@ACTIVATIONS.register("tanh")
+def tanh(x: tf.Tensor) -> tf.Tensor:
+    """Computes the hyperbolic tangent, the activation of the paper (appendix A)."""
+    return tf.tanh(x)
+
+
+@ACTIVATIONS.register("relu")
+def relu(x: tf.Tensor) -> tf.Tensor:
+    """Computes max(x, 0)."""
+    return tf.nn.relu(x)
+
+
+@ACTIVATIONS.register("leaky_relu")
+def leaky_relu(x: tf.Tensor) -> tf.Tensor:
+    """Computes max(x, 0.2 x)."""
+    return tf.nn.leaky_relu(x)
