@@ -84,7 +84,7 @@ def test_optimizers_schedules_and_activations_are_registered() -> None:
     assert {name: OPTIMIZERS.parameters(name) for name in ("adam", "adamw", "sgd")} == {
         "adam": ("beta_1", "beta_2", "epsilon"),
         "adamw": ("weight_decay", "beta_1", "beta_2", "epsilon"),
-        "sgd": ("momentum",),
+        "sgd": ("momentum", "nesterov"),
     }
     assert {name: SCHEDULES.parameters(name) for name in SCHEDULES} == {
         "constant": (),

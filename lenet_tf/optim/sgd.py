@@ -1,6 +1,6 @@
 """Gradient descent with momentum.
 
-optimizer = SGD(0.1, momentum=0.9)
+optimizer = SGD(0.1, momentum=0.9, nesterov=True)
 """
 
 from __future__ import annotations
@@ -20,13 +20,17 @@ def sgd_update(
     gradient: tf.Tensor,
     learning_rate: float,
     momentum: float,
+    nesterov: bool = False,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """One step of gradient descent with momentum.
 
-    u <- momentum * u - rate * g; w <- w + u.
+    u <- momentum * u - rate * g; w <- w + u, or with Nesterov's momentum
+    w <- w + momentum * u - rate * g.
 
     Source: Sutskever et al., "On the importance of initialization and momentum in deep
-    learning", ICML 2013, equations 1 and 2.
+    learning", ICML 2013, equations 1 and 2. Nesterov's is equations 3 and 4 with their
+    w + momentum * u as the parameter: Bengio, Boulanger-Lewandowski and Pascanu,
+    "Advances in optimizing recurrent networks", ICASSP 2013, section 3.5.
 
     Args:
       parameter: Parameter w before the step, float of any shape.
@@ -34,11 +38,14 @@ def sgd_update(
       gradient: Gradient g at w, of the parameter's shape.
       learning_rate: Learning rate.
       momentum: Share of the velocity that is kept.
+      nesterov: Whether the momentum is Nesterov's.
 
     Returns:
       The new parameter and velocity.
     """
     velocity = momentum * velocity - learning_rate * gradient
+    if nesterov:
+        return parameter + momentum * velocity - learning_rate * gradient, velocity
     return parameter + velocity, velocity
 
 
@@ -49,6 +56,7 @@ class SGD(Optimizer):
     Args:
       learning_rate: Learning rate; see `Optimizer`.
       momentum: Share of the velocity that a step keeps, in [0, 1).
+      nesterov: Whether the momentum is Nesterov's.
 
     Raises:
       UsageError: A value is out of its range.
@@ -57,12 +65,15 @@ class SGD(Optimizer):
     slot_names = ("velocity",)
 
     def __init__(
-        self, learning_rate: LearningRate = 0.01, momentum: float = 0.0
+        self,
+        learning_rate: LearningRate = 0.01,
+        momentum: float = 0.0,
+        nesterov: bool = False,
     ) -> None:
         super().__init__(learning_rate, "sgd")
         if not 0 <= momentum < 1:
             raise UsageError(f"momentum is {momentum}: it must be in [0, 1)")
-        self.momentum = momentum
+        self.momentum, self.nesterov = momentum, nesterov
 
     def apply(
         self,
@@ -84,11 +95,17 @@ class SGD(Optimizer):
                     lr=lr,
                     grad=gradient,
                     momentum=tf.cast(self.momentum, dtype),
+                    use_nesterov=self.nesterov,
                 )
                 continue
             parameter = tf.cast(variable.read_value(), dtype)
             new, moved = sgd_update(
-                parameter, velocity.read_value(), gradient, lr, self.momentum
+                parameter,
+                velocity.read_value(),
+                gradient,
+                lr,
+                self.momentum,
+                self.nesterov,
             )
             assign(variable, new)
             assign(velocity, moved)
