@@ -1,10 +1,10 @@
-"""Lets a run end in order when it is told to.
+"""Ends a run in order when SIGTERM or SIGINT asks for it.
 
     with StopSignals() as stop:
         trainer.fit(batches, epochs=3, saver=Saver(workdir), poll=stop.check)
 
-SIGTERM and SIGINT are noted, and `check` raises at the next look, between two inner
-loops; then the run saves a checkpoint. A second SIGINT stops at once.
+A signal is noted, and `check` raises StopRequested at its next call, between two inner
+loops. The run then saves a checkpoint. A second SIGINT ends the process at once.
 """
 
 from __future__ import annotations
@@ -13,46 +13,58 @@ import os
 import signal
 import threading
 import types
-from typing import Any
+from collections.abc import Callable
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_Handler = Callable[[int, types.FrameType | None], object] | int | None
 
 
 class StopRequested(Exception):  # noqa: N818 - nothing went wrong
-    """A run was told to end.
+    """A request to end the run in order: by a signal, or by the user's own code.
+
+        raise StopRequested()             # as from an action, when the loss is low
+
+    Args:
+      signum: The signal that asked for it, or None.
 
     Attributes:
-      signum: by which signal.
-      status: the exit status that tells so, 128 + signum.
+      signum: The same.
+      status: Exit status of a program that ends by it: 128 + signum, or 0.
     """
 
-    def __init__(self, signum: int) -> None:
-        self.signum, self.status = signum, 128 + signum
-        super().__init__(f"stopped by {signal.Signals(signum).name}")
+    def __init__(self, signum: int | None = None) -> None:
+        self.signum = signum
+        self.status = 0 if signum is None else 128 + signum
+        by = "" if signum is None else f" by {signal.Signals(signum).name}"
+        super().__init__(f"stopped{by}")
 
 
 class StopSignals:
-    """Notes SIGTERM and SIGINT while its context lasts."""
+    """Notes SIGTERM and SIGINT while its context lasts.
+
+    Attributes:
+      received: The first signal that came, or None.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self._before: dict[int, Any] = {}
+        self._previous: dict[signal.Signals, _Handler] = {}
 
     def __enter__(self) -> StopSignals:
-        # Python's own handlers wait for the end of an inner loop; the system's, which
-        # writes into this pipe, does not.
+        # Python calls its own handlers only after the inner loop. The system writes
+        # the signal into this pipe at once.
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
-        self._wakeup_before = signal.set_wakeup_fd(self._writer)
-        self._before = {s: signal.signal(s, self._note) for s in SIGNALS}
-        threading.Thread(target=self._watch, args=(self._reader,), daemon=True).start()
+        self._previous_wakeup = signal.set_wakeup_fd(self._writer)
+        self._previous = {s: signal.signal(s, self._note) for s in SIGNALS}
+        threading.Thread(target=_watch, args=(self._reader,), daemon=True).start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        for signum, handler in self._before.items():
+        for signum, handler in self._previous.items():
             signal.signal(signum, handler)
-        signal.set_wakeup_fd(self._wakeup_before)
-        os.close(self._writer)  # which ends the watch
+        signal.set_wakeup_fd(self._previous_wakeup)
+        os.close(self._writer)  # which ends the thread
 
     def check(self) -> None:
         """Raises StopRequested if a signal has come."""
@@ -63,11 +75,22 @@ class StopSignals:
         if self.received is None:
             self.received = signum
 
-    @staticmethod
-    def _watch(reader: int) -> None:
-        came = 0
-        while signum := os.read(reader, 1):
-            came += signum[0] in SIGNALS
-            if came > 1 and signum[0] == signal.SIGINT:
-                os._exit(128 + signal.SIGINT)
-        os.close(reader)
+
+def end_at_once() -> None:
+    """Lets SIGTERM and SIGINT end the process at once from here on.
+
+    A program calls it when it has nothing left to do but exit: a handler that raises
+    would print a traceback while the interpreter shuts down.
+    """
+    for signum in SIGNALS:
+        signal.signal(signum, signal.SIG_DFL)
+
+
+def _watch(reader: int) -> None:
+    """Ends the process at the second signal, if that is SIGINT."""
+    count = 0
+    while received := os.read(reader, 1):
+        count += received[0] in SIGNALS
+        if count > 1 and received[0] == signal.SIGINT:
+            os._exit(128 + signal.SIGINT)
+    os.close(reader)

@@ -1,11 +1,11 @@
-"""The workers of a run: who they are, by TF_CONFIG or Slurm.
+"""The workers of a run, as TF_CONFIG or Slurm describes them.
 
-    resolver = find()                     # None when there is no other worker
+    resolver = find_cluster()             # None when there is no other worker
     check_proxies(resolver)
     addresses(resolver)                   # {"worker 0": "host1:2222", ...}
 
-All is checked here, before TensorFlow sees it: it would wait for ever for what is not
-there.
+Everything is checked here, before TensorFlow reads it: TensorFlow would wait forever
+for a worker that is described wrongly.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import re
+import reprlib
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import tensorflow as tf
 
@@ -31,16 +33,21 @@ SLURM_PORT = 8888
 # In the order in which gRPC asks for them; it takes the first.
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
 _EXCEPTIONS = ("no_grpc_proxy", "no_proxy")
+# A label of a host name, by RFC 1123; underscores are common in container names.
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII | re.IGNORECASE)
+_MAX_HOST = 253  # characters of a host name
+_repr = reprlib.Repr()  # shortens what is long and what is nested deeply
+_repr.maxstring = 80
 
 
-def find() -> Resolver | None:
-    """Finds the cluster that this process is a worker of: by TF_CONFIG, else Slurm.
+def find_cluster() -> Resolver | None:
+    """Finds the cluster that this process belongs to, by TF_CONFIG or else by Slurm.
 
     Returns:
-      Its resolver, or None when there is no other worker.
+      The resolver of the cluster, or None when there is no other worker.
 
     Raises:
-      UsageError: TF_CONFIG or Slurm's variables are not as they must be.
+      UsageError: TF_CONFIG or one of Slurm's variables is malformed.
     """
     if os.environ.get("TF_CONFIG"):
         resolver = from_tf_config(os.environ["TF_CONFIG"])
@@ -55,64 +62,70 @@ def from_tf_config(text: str) -> Resolver:
     """Reads the cluster from a TF_CONFIG.
 
     Args:
-      text: JSON: `cluster`, with addresses of `worker` and perhaps one `chief`; and
-        `task`, with the `type` and `index` of this process.
+      text: JSON object with `cluster`, which has the addresses of `worker` and of at
+        most one `chief`, and `task`, which has the `type` and `index` of this process.
 
     Raises:
-      UsageError: it is anything else.
+      UsageError: The text has any other form.
     """
     try:
         config = json.loads(text)
-    except ValueError as error:
-        raise _wrong(f"is not JSON ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise _malformed(f"is not JSON ({error})") from error
     if not isinstance(config, dict):
-        raise _wrong(f"is {config!r}")
+        raise _malformed(f"is {_repr.repr(config)}")
     for key in ("cluster", "task"):
         if not isinstance(config.get(key), dict) or not config[key]:
-            raise _wrong(f"has {config.get(key)!r} as its {key!r}")
+            raise _malformed(f"has {_repr.repr(config.get(key))} as its {key!r}")
     jobs, task = config["cluster"], config["task"]
     for job, listed in jobs.items():
         if job not in JOBS:
-            raise _wrong(f"has {job!r} in its cluster, where only {_or(JOBS)} may be")
+            raise _malformed(
+                f"has {_repr.repr(job)} in its cluster, where only {_or(JOBS)} may be"
+            )
         if not isinstance(listed, list) or not listed:
-            raise _wrong(f"has {listed!r} as its {job!r}")
+            raise _malformed(f"has {_repr.repr(listed)} as its {job!r}")
         for address in listed:
             split_address(address)
     if len(jobs.get("chief", ())) > 1:
-        raise _wrong(f"has {len(jobs['chief'])} chiefs, where one may be")
+        raise _malformed(f"has {len(jobs['chief'])} chiefs, where one may be")
     everyone = [address for listed in jobs.values() for address in listed]
-    for address in everyone:
-        if everyone.count(address) > 1:
-            raise _wrong(f"has {address!r} twice")
-    kind, index = task.get("type"), task.get("index")
-    if kind not in jobs:
-        raise _wrong(f"has {kind!r} as its task's type; its cluster has {_or(jobs)}")
-    if isinstance(index, str) and index.isdecimal():
-        index = int(index)
-    if not isinstance(index, int) or not 0 <= index < len(jobs[kind]):
-        raise _wrong(
-            f"has {index!r} as its task's index; its cluster has {kind} 0 to "
-            f"{len(jobs[kind]) - 1}"
+    if len(set(everyone)) < len(everyone):
+        twice = next(a for i, a in enumerate(everyone) if a in everyone[:i])
+        raise _malformed(f"has {twice!r} twice")
+    job, index = task.get("type"), task.get("index")
+    if not isinstance(job, str) or job not in jobs:
+        raise _malformed(
+            f"has {_repr.repr(job)} as its task's type; its cluster has {_or(jobs)}"
         )
-    return _resolver(jobs, kind, index)
+    if isinstance(index, str) and re.fullmatch("[0-9]{1,9}", index):
+        index = int(index)
+    # JSON's true is an int to Python.
+    if type(index) is not int or not 0 <= index < len(jobs[job]):
+        raise _malformed(
+            f"has {_repr.repr(index)} as its task's index; its cluster has {job} 0 to "
+            f"{len(jobs[job]) - 1}"
+        )
+    return _resolver(jobs, job, index)
 
 
 def from_slurm() -> Resolver:
     """Reads the cluster from the variables that `srun` sets, by TensorFlow's resolver.
 
-    Every task of the job step is a worker, on port 8888 of its node or the ones above.
-    TensorFlow takes the nodes in alphabetical order, and the tasks of a node to have
-    successive ranks (srun's default, --distribution=block).
+    Every task of the job step is a worker. The first worker of a node listens on port
+    8888, the others on the ports above. TensorFlow sorts the nodes by name and expects
+    the tasks of a node to have successive ranks (srun's default,
+    --distribution=block).
 
     Raises:
-      UsageError: a variable is missing or has an unexpected form, or TensorFlow's order
-        of the nodes is not Slurm's.
+      UsageError: A variable is missing or malformed, or Slurm's order of the nodes is
+        not TensorFlow's.
     """
     try:
         slurm = tf.distribute.cluster_resolver.SlurmClusterResolver(
             port_base=SLURM_PORT,
-            # Without numbers it runs nvidia-smi, and without GPUs it fails. They are
-            # made up: the GPUs are counted below, as everywhere.
+            # Without these numbers it runs nvidia-smi and fails if there is none. They
+            # have no effect: `_resolver` counts the GPUs.
             gpus_per_node=1024,
             gpus_per_task=1,
             auto_set_gpu=False,
@@ -120,7 +133,7 @@ def from_slurm() -> Resolver:
         jobs = slurm.cluster_spec().as_dict()
     except (RuntimeError, ValueError) as error:
         raise UsageError(
-            f"Slurm's variables tell of no cluster ({error}): start the workers with "
+            f"Slurm's variables describe no cluster ({error}): start the workers with "
             "srun, or set TF_CONFIG"
         ) from error
     if slurm.task_type is None:
@@ -133,13 +146,13 @@ def from_slurm() -> Resolver:
         raise UsageError(
             f"SLURMD_NODENAME is {node}, but TensorFlow, which sorts nodes by name, "
             f"expects this task at {own}: use --distribution=block and nodes that "
-            "Slurm sorts alike, or set TF_CONFIG"
+            "Slurm sorts by name too, or set TF_CONFIG"
         )
     return _resolver(jobs, "worker", slurm.task_id)
 
 
 def addresses(resolver: Resolver) -> dict[str, str]:
-    """Returns name -> address of all workers, the chief's first: {"worker 0": ...}."""
+    """Returns name -> address of all workers, the chief first: {"worker 0": ...}."""
     jobs = resolver.cluster_spec().as_dict()
     return {f"{job} {i}": a for job in sorted(jobs) for i, a in enumerate(jobs[job])}
 
@@ -150,32 +163,49 @@ def own_name(resolver: Resolver) -> str:
 
 
 def is_chief(resolver: Resolver) -> bool:
-    """Whether this worker is the one that writes: the chief, else worker 0."""
+    """Whether this worker is the chief, or worker 0 of a cluster without a chief."""
     return own_name(resolver) == next(iter(addresses(resolver)))
 
 
 def check_proxies(resolver: Resolver) -> None:
-    """Refuses a proxy that would catch what workers send each other.
+    """Refuses a proxy that would intercept the workers' connections.
 
     Raises:
-      UsageError: there is one; the line tells what `no_proxy` must be.
+      UsageError: There is one; the message says what `no_proxy` must be.
     """
     proxy = next((name for name in _PROXIES if os.environ.get(name)), None)
     if proxy is None:
         return
     name = next((name for name in _EXCEPTIONS if os.environ.get(name)), "no_proxy")
-    free = [entry.strip() for entry in os.environ.get(name, "").split(",")]
-    free = [entry for entry in free if entry]
+    entries = [entry.strip() for entry in os.environ.get(name, "").split(",")]
+    entries = [entry for entry in entries if entry]
     hosts = dict.fromkeys(split_address(a)[0] for a in addresses(resolver).values())
-    caught = [host for host in hosts if not any(_covers(entry, host) for entry in free)]
+    caught = [h for h in hosts if not any(_covers(entry, h) for entry in entries)]
     if caught:
         raise UsageError(
-            f"{proxy} is {os.environ[proxy]}, which would catch the connections to "
-            f"{', '.join(caught)}: set {name}={','.join([*free, *caught])}"
+            f"{proxy} is {os.environ[proxy]}, which would intercept the connections "
+            f"to {', '.join(caught)}: set {name}={','.join([*entries, *caught])}"
         )
 
 
-def _wrong(what: str) -> UsageError:
+def split_address(address: object) -> tuple[str, int]:
+    """Returns the host, without brackets, and the port of an address in a TF_CONFIG.
+
+    Raises:
+      UsageError: The address is not `name:port`, `1.2.3.4:port` or `[::1]:port`.
+    """
+    host, _, port = address.rpartition(":") if isinstance(address, str) else ("",) * 3
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    known = _is_ipv6(bare) if bare != host else _is_host_name(host)
+    if not known or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+        raise _malformed(
+            f"has {_repr.repr(address)}, where host:port must be, port 1 to 65535, an "
+            "IPv6 address in brackets"
+        )
+    return bare, int(port)
+
+
+def _malformed(what: str) -> UsageError:
     return UsageError(f"TF_CONFIG {what}: its form is {FORM}")
 
 
@@ -188,26 +218,25 @@ def _resolver(jobs: dict[str, list[str]], task_type: str, task_id: int) -> Resol
         tf.train.ClusterSpec(jobs),
         task_type=task_type,
         task_id=task_id,
-        num_accelerators={"GPU": len(tf.config.list_physical_devices("GPU"))},
+        num_accelerators={"GPU": len(tf.config.get_visible_devices("GPU"))},
         rpc_layer="grpc",
     )
 
 
-def split_address(address: Any) -> tuple[str, int]:
-    """Returns the host and the port of an address in a TF_CONFIG.
+def _is_ipv6(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).version == 6
+    except ValueError:
+        return False
 
-    Raises:
-      UsageError: it has another form.
-    """
-    host, _, port = address.rpartition(":") if isinstance(address, str) else ("",) * 3
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise _wrong(f"has {address!r}, where host:port must be, port 1 to 65535")
-    return host, int(port)
+
+def _is_host_name(host: str) -> bool:
+    labels = host.removesuffix(".").split(".")
+    return len(host) <= _MAX_HOST and all(map(_LABEL.fullmatch, labels))
 
 
 def _covers(entry: str, host: str) -> bool:
-    """Whether an entry of no_proxy keeps a host from the proxy, as gRPC sees it."""
+    """Whether an entry of no_proxy keeps a host from the proxy, as gRPC decides it."""
     if host.lower().endswith(entry.lower()):
         return True
     try:

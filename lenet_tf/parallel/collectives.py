@@ -1,7 +1,7 @@
-"""How the numbers of replicas come together, and how each keeps its own copy of them.
+"""Sums over all replicas, and updates of each replica's own copy of a variable.
 
-sums = all_reduce_sum([loss, count])     # in a replica context; alike on every replica
-local_assign_add(step, 1)                # each replica updates its own copy
+loss, count = all_reduce_sum([loss, count])  # in a replica context
+local_assign_add(step, 1)                    # each replica updates its own copy
 """
 
 from __future__ import annotations
@@ -13,21 +13,27 @@ import tensorflow as tf
 
 
 def all_reduce_sum(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Sums float32 tensors over the replicas, as one flat vector in one all-reduce.
+    """Sums tensors over the replicas, all tensors of one dtype in one all-reduce.
 
-    Must be called in a replica context; every replica gets the same sums.
+    Must be called in a replica context. Every replica gets the same sums.
 
     Args:
-      tensors: float32, of static shapes.
+      tensors: Tensors of static shapes and of any float or integer dtypes.
 
     Returns:
-      The sums, in the same order and shapes.
+      The sums, in the same order, shapes and dtypes.
     """
-    return unflatten(all_reduce_flat(flatten(tensors)), tensors)
+    sums = dict[int, tf.Tensor]()
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+        places = [i for i, tensor in enumerate(tensors) if tensor.dtype == dtype]
+        same = [tensors[i] for i in places]
+        totals = unflatten(all_reduce_flat(flatten(same)), same)
+        sums.update(zip(places, totals, strict=True))
+    return [sums[i] for i in range(len(tensors))]
 
 
 def all_reduce_flat(flat: tf.Tensor) -> tf.Tensor:
-    """Sums a float32 vector over the replicas; see `all_reduce_sum`."""
+    """Sums a vector over the replicas, in a replica context; see `all_reduce_sum`."""
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync == 1:
         return flat
@@ -35,12 +41,12 @@ def all_reduce_flat(flat: tf.Tensor) -> tf.Tensor:
 
 
 def flatten(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Lays tensors of one dtype end to end, in one vector."""
+    """Concatenates tensors of one dtype to one vector."""
     return tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], axis=0)
 
 
 def unflatten(flat: tf.Tensor, like: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Cuts a vector into tensors of the (static) shapes of others."""
+    """Splits a vector into tensors of the static shapes of `like`."""
     parts = tf.split(flat, [tensor.shape.num_elements() for tensor in like])
     return [tf.reshape(p, t.shape) for p, t in zip(parts, like, strict=True)]
 
@@ -48,22 +54,31 @@ def unflatten(flat: tf.Tensor, like: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 def local_handle(variable: tf.Variable) -> tf.Tensor:
     """Returns the resource of this replica's own copy of a variable.
 
-    Every replica makes the same update from the same all-reduced numbers, so the copies
-    stay alike without being sent around; `variable.assign` would send them.
+    All replicas make the same update from the same all-reduced numbers, so the copies
+    stay equal without communication; `variable.assign` would send the value around.
     """
     return variable.handle
 
 
+def local_assign(variable: tf.Variable, value: tf.Tensor) -> None:
+    """Assigns a value to this replica's own copy of a variable; see `local_handle`."""
+    value = tf.convert_to_tensor(value, variable.dtype)
+    tf.raw_ops.AssignVariableOp(
+        resource=local_handle(variable), value=value, validate_shape=True
+    )
+
+
 def local_assign_add(variable: tf.Variable, value: tf.Tensor) -> None:
     """Adds a value to this replica's own copy of a variable; see `local_handle`."""
+    value = tf.convert_to_tensor(value, variable.dtype)
     tf.raw_ops.AssignAddVariableOp(resource=local_handle(variable), value=value)
 
 
 def value_of(variable: tf.Variable) -> np.ndarray:
-    """Returns the value of this worker's first copy of a variable; all are alike.
+    """Returns the value of this worker's first copy of a variable; all are equal.
 
-    `variable.numpy()` of a distributed one takes ten times as long, which is felt when
-    it is asked for between inner loops.
+    `variable.numpy()` of a distributed variable takes ten times as long, too long for
+    the numbers that are read between inner loops.
     """
     copies: Sequence[tf.Variable] = getattr(variable, "values", (variable,))
     return copies[0].numpy()

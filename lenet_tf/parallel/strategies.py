@@ -1,12 +1,12 @@
-"""Which devices train, and how their numbers come together.
+"""Which devices train, and how their numbers are summed.
 
-    strategy = make_strategy("auto")      # one replica a GPU, or one a CPU core
+    strategy = make_strategy("auto")      # one replica for each GPU, or CPU core
     with strategy.scope():
         model = LeNet5()
 
 Replicas are devices, and a CPU core is a device: without GPUs the cores become logical
-CPU devices with one intra-op thread each, which at this size of network beats one
-replica on all threads. Devices and threads are fixed once TensorFlow has started, so
+CPU devices with one intra-op thread each, which is faster for small networks than one
+replica with all threads. Devices and threads are fixed once TensorFlow has started, so
 `make_strategy` comes before the first operation.
 """
 
@@ -19,65 +19,87 @@ import threading
 import tensorflow as tf
 
 from lenet_tf.errors import UsageError
-from lenet_tf.parallel import cluster, reachability
+from lenet_tf.parallel import cluster
+from lenet_tf.parallel.links import links_of
+from lenet_tf.parallel.meeting import meet
+from lenet_tf.parallel.watch import Watch
 
-STRATEGIES = ("auto", "mirrored", "one_device", "multi_worker", "tpu")
+STRATEGIES = ("auto", "mirrored", "one_device", "multi_worker")
+# With fewer, a replica spends more time on the all-reduce than it saves.
+MIN_EXAMPLES = 16  # of a global batch, for each replica that "auto" makes
 
 
 def make_strategy(
     num_replicas: int | str = "auto",
     kind: str = "auto",
     *,
+    batch_size: int | None = None,
     worker_timeout: float = 60.0,
 ) -> tf.distribute.Strategy:
     """Makes the strategy for this machine, or for this worker of a cluster.
 
     Args:
-      num_replicas: how many replicas on this machine, or "auto" for as many as there
-        are devices. Workers of a cluster and TPUs take all they have.
-      kind: one of
-        - "mirrored": one replica a GPU, or else a CPU core;
+      num_replicas: Number of replicas on this machine. "auto" makes one for each
+        device, but with a `batch_size` at most one for each 16 examples of a batch.
+        Workers of a cluster take all their devices.
+      kind: Kind of strategy, one of
+        - "mirrored": one replica for each GPU, or for each CPU core without GPUs;
         - "one_device": one replica, on the first GPU or the CPU;
-        - "multi_worker": one replica a GPU of each worker, or one a worker without
-          GPUs; the workers are those of TF_CONFIG or of a Slurm job step;
-        - "tpu": one replica a TPU core, by TPU_NAME or the machine's own TPU. Made as
-          TensorFlow documents it, but never run: there was no TPU to run it on;
+        - "multi_worker": one replica for each GPU of each worker, or one for each
+          worker without GPUs; the workers are those of TF_CONFIG or of a Slurm step;
         - "auto": "multi_worker" when there are several workers, else "mirrored".
-      worker_timeout: seconds to wait for the other workers to start.
+      batch_size: Number of examples in a global batch, if it is known.
+      worker_timeout: Seconds to wait for the other workers to start.
 
     Returns:
       The strategy; `strategy.num_replicas_in_sync` is the number of replicas.
 
     Raises:
-      UsageError: not a number above 0, more than there are devices, an unknown kind,
-        TensorFlow has started already with fewer CPU devices, the cluster is not as it
-        must be, a worker does not answer, or there is no TPU.
+      UsageError: The number of replicas is no number above 0, or above the number of
+        devices or `batch_size`; the kind is unknown; TensorFlow has started already
+        with fewer CPU devices; the cluster is malformed, or a worker does not come.
     """
     if kind not in STRATEGIES:
         raise UsageError(f"strategy is {kind!r}: choose one of {', '.join(STRATEGIES)}")
-    if kind in ("auto", "multi_worker"):
-        resolver = cluster.find()
-        if resolver is not None:
-            return _multi_worker(num_replicas, resolver, worker_timeout)
-    if kind == "multi_worker":
+    resolver = cluster.find_cluster() if kind in ("auto", "multi_worker") else None
+    if resolver is not None:
+        strategy = _multi_worker(num_replicas, resolver, worker_timeout)
+    elif kind == "multi_worker":
         raise UsageError(
             "strategy is multi_worker, but there is no other worker: set TF_CONFIG to "
-            f"{cluster.FORM}, or start with srun or scripts/launch_local.py"
+            f"{cluster.FORM}, or start with srun or `python -m lenet_tf launch_local`"
         )
-    if kind == "tpu":
-        return _tpu(num_replicas)
-    if kind == "one_device":
+    elif kind == "one_device":
         _only_auto(num_replicas, kind, 1)
-        gpus = tf.config.list_physical_devices("GPU")
-        return tf.distribute.OneDeviceStrategy("GPU:0" if gpus else "CPU:0")
-    return _mirrored(num_replicas)
+        strategy = tf.distribute.OneDeviceStrategy("GPU:0" if _gpus() else "CPU:0")
+    else:
+        strategy = _mirrored(num_replicas, batch_size)
+    replicas = strategy.num_replicas_in_sync
+    if batch_size is not None and batch_size < replicas:
+        raise UsageError(
+            f"batch_size is {batch_size}: it must be at least num_replicas, which is "
+            f"{replicas}"
+        )
+    return strategy
 
 
-def _mirrored(num_replicas: int | str) -> tf.distribute.Strategy:
-    gpus = tf.config.list_physical_devices("GPU")
-    available = len(gpus) or _cpu_device_limit()
+def on_gpu(strategy: tf.distribute.Strategy) -> bool:
+    """Whether the replicas are GPUs."""
+    return any("GPU" in device for device in strategy.extended.worker_devices)
+
+
+def _mirrored(
+    num_replicas: int | str, batch_size: int | None
+) -> tf.distribute.Strategy:
+    gpus = _gpus()
+    available = gpus or _cpu_device_limit()
     device = "GPU" if gpus else "CPU"
-    count = available if num_replicas == "auto" else _as_count(num_replicas)
+    if num_replicas != "auto":
+        count = _as_count(num_replicas)
+    elif batch_size is None:
+        count = available
+    else:
+        count = min(available, max(1, batch_size // MIN_EXAMPLES))
     if count > available:
         raise UsageError(
             f"num_replicas is {count}: this machine has {available} {device} "
@@ -87,11 +109,12 @@ def _mirrored(num_replicas: int | str) -> tf.distribute.Strategy:
     if gpus:
         return tf.distribute.MirroredStrategy(devices)
     _split_cpu(count)
-    # oneDNN's backward convolutions are else made anew in every step, to save memory
-    # that a network of this size does not need: 5 % of a step. Read at the first one.
+    # By default oneDNN makes its backward convolutions anew in every step, to save
+    # memory that small networks do not need. That takes 5 % of a step. It reads the
+    # variable at the first convolution.
     os.environ.setdefault("TF_MKL_OPTIMIZE_PRIMITIVE_MEMUSE", "false")
-    # The default for CPU devices are collective ops, whose state is the process's: one
-    # error, or a second strategy of another size, and no collective works any more.
+    # For CPU devices the default is collective ops, whose state belongs to the process:
+    # after one error, or a second strategy of another size, they no longer work.
     reduction = tf.distribute.ReductionToOneDevice()
     return tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction)
 
@@ -102,44 +125,20 @@ def _multi_worker(
     local = max(1, resolver.num_accelerators()["GPU"])
     _only_auto(num_replicas, "multi_worker", local)
     cluster.check_proxies(resolver)
-    reachability.meet(resolver, timeout)
+    links = meet(resolver, timeout)
     try:
-        with reachability.Watch(resolver):
+        with Watch(links):
             strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
     except (RuntimeError, tf.errors.OpError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(
             f"the workers could not be joined ({reason}): call make_strategy before "
-            "any other TensorFlow operation, and start all workers anew"
+            "any other TensorFlow operation, and start all workers again"
         ) from error
-    # TensorFlow has put its own handler in place, which waits for its coordinator.
+    links_of[strategy] = links
+    # TensorFlow has installed its own handler, which waits for its coordinator.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
-    return strategy
-
-
-def _tpu(num_replicas: int | str) -> tf.distribute.Strategy:
-    name = os.environ.get("TPU_NAME", "")
-    if not name and not tf.config.list_physical_devices("TPU"):
-        raise UsageError(
-            "strategy is tpu, but this machine has none: set TPU_NAME to the name or "
-            "the grpc://host:port of one, or choose another strategy"
-        )
-    try:
-        address = name.removeprefix("grpc://")
-        # TensorFlow would wait for it without end.
-        if address != name and not reachability.answers(address, timeout=10.0):
-            raise OSError("no connection")
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(name or "local")
-        tf.config.experimental_connect_to_cluster(resolver)
-        tf.tpu.experimental.initialize_tpu_system(resolver)
-    except (ImportError, OSError, RuntimeError, ValueError, tf.errors.OpError) as error:
-        raise UsageError(
-            f"TPU_NAME is {name!r}, and no TPU answers to it "
-            f"({str(error).splitlines()[0]}): set it to the name of one that is ready"
-        ) from error
-    strategy = tf.distribute.TPUStrategy(resolver)
-    _only_auto(num_replicas, "tpu", strategy.num_replicas_in_sync)
     return strategy
 
 
@@ -149,11 +148,6 @@ def _only_auto(num_replicas: int | str, kind: str, count: int) -> None:
             f"num_replicas is {num_replicas}, but {kind} takes {count} on this "
             "machine: leave it at auto"
         )
-
-
-def on_gpu(strategy: tf.distribute.Strategy) -> bool:
-    """Tells whether the replicas are GPUs."""
-    return any("GPU" in device for device in strategy.extended.worker_devices)
 
 
 def _as_count(num_replicas: int | str) -> int:
@@ -168,6 +162,11 @@ def _as_count(num_replicas: int | str) -> int:
     return count
 
 
+def _gpus() -> int:
+    """Returns the number of GPUs that the program has not hidden from TensorFlow."""
+    return len(tf.config.get_visible_devices("GPU"))
+
+
 def _cores() -> int:
     return (
         len(os.sched_getaffinity(0))
@@ -177,7 +176,7 @@ def _cores() -> int:
 
 
 def _configured_cpus() -> int:
-    """How many logical CPU devices were asked for; 0 when nobody did yet."""
+    """Returns the number of logical CPU devices that were asked for, 0 if none were."""
     (cpu,) = tf.config.list_physical_devices("CPU")
     return len(tf.config.get_logical_device_configuration(cpu) or ())
 
@@ -187,6 +186,7 @@ def _cpu_device_limit() -> int:
 
 
 def _split_cpu(count: int) -> None:
+    """Makes so many logical CPU devices, unless there are enough."""
     if _configured_cpus() >= count:
         return
     (cpu,) = tf.config.list_physical_devices("CPU")
@@ -194,7 +194,7 @@ def _split_cpu(count: int) -> None:
         tf.config.set_logical_device_configuration(
             cpu, [tf.config.LogicalDeviceConfiguration()] * count
         )
-        if "TF_NUM_INTRAOP_THREADS" not in os.environ:  # the user's word comes first
+        if "TF_NUM_INTRAOP_THREADS" not in os.environ:  # the user's choice comes first
             threads = max(1, _cores() // count)
             tf.config.threading.set_intra_op_parallelism_threads(threads)
     except RuntimeError as error:

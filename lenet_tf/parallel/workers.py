@@ -1,28 +1,36 @@
 """What the workers of one run do together, and what only the chief does.
 
     with together(strategy, stop.check) as poll:
-        check_alike(strategy, "seed", config.seed)
+        check_alike(strategy, {"seed": config.seed, "examples": len(images)})
         trainer.fit(batches, epochs=3, saver=Saver(workdir), poll=poll)
     if is_chief(strategy):
         ...                               # writes
 
-Without MultiWorkerMirroredStrategy there is one worker, the chief, and all of it costs
-nothing.
+Without MultiWorkerMirroredStrategy there is one worker, the chief, and all of this
+costs nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import hashlib
+import json
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import tensorflow as tf
 
 from lenet_tf.errors import UsageError
-from lenet_tf.parallel import cluster, reachability
+from lenet_tf.parallel import cluster
+from lenet_tf.parallel.links import Links, links_of
+from lenet_tf.parallel.watch import Watch
 from lenet_tf.signals import SIGNALS, StopRequested
 
-# What collectives raise when another worker, or the connection to it, is gone.
-_LOST = (
+_T = TypeVar("_T")
+# What collectives raise when another worker, or the connection to it, is gone. They
+# raise the same for other reasons.
+_MAY_BE_A_LOSS = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
     tf.errors.DeadlineExceededError,
@@ -33,7 +41,7 @@ _LOST = (
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process is the one that writes and tells."""
+    """Whether this process is the worker that writes files and reports progress."""
     return not _several(strategy) or cluster.is_chief(strategy.cluster_resolver)
 
 
@@ -41,64 +49,130 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 def together(
     strategy: tf.distribute.Strategy, poll: Callable[[], None]
 ) -> Iterator[Callable[[], None]]:
-    """Lets the workers stop together, and none wait for one that is lost.
+    """Stops all workers together, and lets none wait for one that was lost.
 
     Args:
-      strategy: of the run.
-      poll: raises StopRequested when this process is told to stop.
+      strategy: Strategy of the run. A lost worker is noticed if `make_strategy` made
+        it.
+      poll: Function that raises StopRequested when this process shall stop.
 
     Yields:
-      What to call instead of `poll`, by all workers at the same steps: it raises
-      StopRequested in all of them when one is told to stop.
+      The function to call instead of `poll`, by all workers at the same steps. It
+      raises StopRequested in all of them when `poll` does so in one.
 
     Raises:
-      UsageError: a worker was lost. When TensorFlow does not notice that, the process
-        ends with that line on stderr and status 1.
+      UsageError: A worker was lost. If this process waits in TensorFlow, it ends with
+        that line on stderr and status 1.
     """
     if not _several(strategy):
         yield poll
         return
-    with reachability.Watch(strategy.cluster_resolver) as watch:
+    with Watch(links_of.get(strategy, Links({}, {}, {}))) as watch:
 
         def poll_all() -> None:
-            received = None
+            asked = [0] * signal.NSIG  # by signal number; 0 for none
             try:
                 poll()
             except StopRequested as stop:
-                received = stop.signum
-            told = _sum(strategy, *(signum == received for signum in SIGNALS))
-            for signum, workers in zip(SIGNALS, told, strict=True):
-                if workers:
-                    watch.stop()  # the chief has yet to save, the others have done
+                asked[stop.signum or 0] = 1
+            workers = _sum(strategy, asked)
+            for signum in (*SIGNALS, *range(1, signal.NSIG), None):
+                if workers[signum or 0]:
+                    watch.stop()  # the chief saves, while the others end
                     raise StopRequested(signum)
 
         try:
             yield poll_all
-        except _LOST as error:
-            raise UsageError(reachability.lost_line()) from error
+        except _MAY_BE_A_LOSS as error:
+            lost = watch.wait_for_loss()
+            if lost is None:
+                raise
+            raise UsageError(lost) from error
 
 
-def check_alike(strategy: tf.distribute.Strategy, name: str, value: float) -> None:
-    """Checks that a number is the same in all workers.
+def check_alike(strategy: tf.distribute.Strategy, values: Mapping[str, object]) -> None:
+    """Checks in one all-reduce that each value is the same in all workers.
+
+    All workers must call it, with the same names in the same order.
+
+    Args:
+      strategy: Strategy of the run.
+      values: Name -> string, number, Boolean, None, or list or dict of such.
 
     Raises:
-      UsageError: this worker's is not what it is on average.
+      UsageError: Some values differ, in all workers alike. The message gives their
+        names and this worker's values.
     """
-    if not _several(strategy):
+    if not _several(strategy) or not values:
         return
-    total, replicas = _sum(strategy, value, 1)
-    if total != value * replicas:
-        raise UsageError(
-            f"{name} is {value:g} here, but not in every worker: start all of them "
-            "with the same flags and the same --workdir, on a disk that they share"
+    # The numbers are small integers, so that float64 sums and squares are exact.
+    parts = [part for item in values.items() for part in _digest(item)]
+    squares = [part * part for part in parts]
+    replicas, *sums = _sum(strategy, [1, *parts, *squares])
+    # The variance is 0 only if all are equal, so all workers decide alike.
+    equal = [
+        total == part * replicas and square_total == part * part * replicas
+        for part, total, square_total in zip(
+            parts, sums[: len(parts)], sums[len(parts) :], strict=True
         )
+    ]
+    size = len(parts) // len(values)
+    different = [
+        f"{name} is {value}"
+        for i, (name, value) in enumerate(values.items())
+        if not all(equal[size * i : size * (i + 1)])
+    ]
+    if different:
+        raise UsageError(
+            f"{', '.join(different)} here, but not in every worker: start all workers "
+            "with the same settings, the same data and one workdir on a disk that they "
+            "share"
+        )
+
+
+def same_steps(
+    strategy: tf.distribute.Strategy,
+    blocks: Iterable[_T],
+    steps: Callable[[_T], int],
+) -> Iterator[_T]:
+    """Passes blocks of batches on, if all workers have blocks of the same sizes.
+
+    A worker whose data ends before the others' would leave them waiting forever in a
+    step's all-reduce.
+
+    Args:
+      strategy: Strategy of the run.
+      blocks: Blocks of this worker.
+      steps: Function that returns the number of steps in a block, at least 1.
+
+    Yields:
+      The blocks.
+
+    Raises:
+      UsageError: The next block has another number of steps in another worker, or has
+        come to an end there. Raised in all workers, before any of them trains on it.
+    """
+    for block in blocks:
+        check_alike(strategy, {_NEXT: steps(block)})
+        yield block
+    check_alike(strategy, {_NEXT: 0})
+
+
+_NEXT = "the number of steps until the next look"
 
 
 def _several(strategy: tf.distribute.Strategy) -> bool:
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
-def _sum(strategy: tf.distribute.Strategy, *values: float) -> list[float]:
+def _digest(item: tuple[str, object]) -> list[int]:
+    """Returns three 16-bit integers that stand for a name and its value."""
+    digest = hashlib.sha256(json.dumps(item, sort_keys=True, default=str).encode())
+    data = digest.digest()
+    return [int.from_bytes(data[i : i + 2], "big") for i in (0, 2, 4)]
+
+
+def _sum(strategy: tf.distribute.Strategy, values: Sequence[float]) -> list[float]:
     """Sums numbers over all replicas, each of which has those of its worker."""
     sums = _summed(strategy, tf.constant(values, tf.float64))
     return [float(x) for x in strategy.experimental_local_results(sums)[0].numpy()]
