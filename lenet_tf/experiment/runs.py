@@ -70,7 +70,7 @@ def run(config: Config, workdir: pathlib.Path, resume: bool = True) -> dict[str,
     if is_chief(strategy):
         held.enter_context(claim(workdir, settings, config.free_on_resume()))
     with held, StopSignals() as stop, together(strategy, stop.check) as poll:
-        check_alike(strategy, "the checksum of the flags", _checksum(settings))
+        check_alike(strategy, {"the checksum of the flags": _checksum(settings)})
         trainer = build_trainer(config, splits, strategy)
         _train(trainer, config, splits, workdir, resume, poll)
         try:
