@@ -113,9 +113,9 @@ class Adam(Optimizer):
                     beta1_power=beta_1_power,
                     beta2_power=beta_2_power,
                     lr=lr,
-                    beta1=tf.cast(self.beta_1, m.dtype),
-                    beta2=tf.cast(self.beta_2, m.dtype),
-                    epsilon=tf.cast(self.epsilon, m.dtype),
+                    beta1=self.beta_1,
+                    beta2=self.beta_2,
+                    epsilon=self.epsilon,
                     grad=gradient,
                 )
                 continue

@@ -17,16 +17,18 @@ from collections.abc import Iterator, Sequence
 import tensorflow as tf
 
 from lenet_tf.errors import UsageError
+from lenet_tf.optim.optimizer import accumulation_dtype
 from lenet_tf.parallel.collectives import local_assign_add
 
 
 class Average(tf.Module):
-    """Keeps an average of variables, beside them.
+    """Moving averages of variables, one beside each.
 
     Args:
-      variables: of a model.
-      decay: the share of the average that a step keeps. In the first steps it is less,
-        (1 + step) / (10 + step), for the start to be forgotten.
+      variables: Variables of a model. The averages have their dtypes, but float32 for
+        bfloat16 and float16, in which an average would soon stand still.
+      decay: Share of the average that a step keeps, in (0, 1). The first steps keep
+        less, (1 + step) / (10 + step), so that the initial weights are forgotten.
 
     Raises:
       UsageError: `decay` is not in (0, 1).
@@ -39,33 +41,39 @@ class Average(tf.Module):
         self.decay = decay
         self._variables = tuple(variables)
         self.averages = [
-            tf.Variable(v, trainable=False, name=f"{v.name.split(':')[0]}/average")
+            tf.Variable(
+                tf.cast(v, accumulation_dtype(v)),
+                trainable=False,
+                name=f"{v.name.split(':')[0]}/average",
+            )
             for v in variables
         ]
 
     def update(self, step: tf.Tensor) -> None:
-        """Takes in the weights as step (int64 scalar, from 0) has left them.
+        """Moves this replica's averages towards its weights.
 
-        Each replica updates its own copy.
+        Args:
+          step: Number of updates before the one that made these weights, int64 scalar.
         """
         step = tf.cast(step, tf.float32)
         keep = tf.minimum(self.decay, (1 + step) / (10 + step))
         for average, variable in zip(self.averages, self._variables, strict=True):
-            difference = variable.read_value() - average.read_value()
-            local_assign_add(average, (1 - keep) * difference)
+            weight = tf.cast(variable.read_value(), average.dtype)
+            difference = weight - average.read_value()
+            local_assign_add(average, tf.cast(1 - keep, average.dtype) * difference)
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
         """Gives the model the averaged weights while the context lasts."""
         weights = [variable.numpy() for variable in self._variables]
-        self.put()
+        self.assign_to_model()
         try:
             yield
         finally:
             for variable, weight in zip(self._variables, weights, strict=True):
                 variable.assign(weight)
 
-    def put(self) -> None:
+    def assign_to_model(self) -> None:
         """Gives the model the averaged weights for good."""
         for variable, average in zip(self._variables, self.averages, strict=True):
-            variable.assign(average.numpy())
+            variable.assign(average.numpy().astype(variable.dtype.as_numpy_dtype))

@@ -9,14 +9,33 @@ import tensorflow as tf
 
 
 def clip_by_norm(gradient: tf.Tensor, clip_norm: float) -> tf.Tensor:
-    """Scales a whole gradient, as one vector, to a norm of `clip_norm` at most.
+    """Scales a whole gradient, as one vector, to a norm of at most `clip_norm`.
 
-    One that is not finite is left as it is, so that only the variables that were hit
-    show it.
+    A gradient with an entry that is NaN or infinite is returned as it is, so that only
+    the variables that were hit show it.
 
     Source: Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural
     networks", ICML 2013, algorithm 1.
+
+    Args:
+      gradient: Gradient of all variables, float [N].
+      clip_norm: Largest norm, above 0.
+
+    Returns:
+      The gradient, of the same shape and dtype.
     """
     norm = tf.norm(gradient)
-    scale = clip_norm / tf.maximum(norm, clip_norm)
-    return gradient * tf.where(tf.math.is_finite(norm), scale, 1.0)
+
+    def clipped() -> tf.Tensor:
+        scale = clip_norm / tf.maximum(norm, clip_norm)
+        return gradient * tf.where(tf.math.is_finite(norm), scale, 1.0)
+
+    def clipped_in_two_steps() -> tf.Tensor:
+        # The squares overflow where the entries need not: with the largest at 1, they
+        # do not either.
+        largest = tf.reduce_max(tf.abs(gradient))
+        scaled = gradient / largest
+        scaled = scaled * (clip_norm / tf.norm(scaled))
+        return tf.where(tf.math.is_finite(largest), scaled, gradient)
+
+    return tf.cond(tf.math.is_inf(norm), clipped_in_two_steps, clipped)

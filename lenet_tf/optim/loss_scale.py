@@ -1,12 +1,12 @@
 """Dynamic loss scaling, for gradients in float16.
 
     scale = LossScale()
-    gradients = tape.gradient(loss * scale.value(), variables)     # then divided by it
-    going = scale.guard(finite, update)
+    gradients = tape.gradient(loss * scale.value(), variables)    # then divided by it
+    going = scale.guard(loss_is_finite, gradient_is_finite, update)
 
-Small gradients vanish in float16, so the loss is scaled up as far as they do not
-overflow. Source: Micikevicius et al., "Mixed precision training", ICLR 2018, section
-3.2, with the factor found as the run goes.
+Small gradients vanish in float16, so the loss is scaled up as far as the gradients do
+not overflow. Source: Micikevicius et al., "Mixed precision training", ICLR 2018,
+section 3.2, with a factor that is adapted in training.
 """
 
 from __future__ import annotations
@@ -15,17 +15,23 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from lenet_tf.parallel.collectives import local_handle
+from lenet_tf.optim.optimizer import assign
 
 GROWTH_STEPS = 2000
 
 
 class LossScale(tf.Module):
-    """The factor, alike on every replica.
+    """The factor, the same on every replica.
+
+    Args:
+      start: Factor of the first step.
 
     Attributes:
-      scale: float32 scalar; doubled after 2,000 good steps, halved by a bad one.
-      good_steps: int64 scalar, since it changed last.
+      scale: Factor, float32 scalar; doubled after 2,000 steps without an overflow,
+        halved by an overflow.
+      good_steps: Number of steps since the factor changed last, int64 scalar.
+      skipped: Number of steps that were skipped in the whole run, int64 scalar. What
+        counts updates, such as Adam, takes `step - skipped`.
     """
 
     def __init__(self, start: float = 2.0**15) -> None:
@@ -34,34 +40,48 @@ class LossScale(tf.Module):
         self.good_steps = tf.Variable(
             0, dtype=tf.int64, trainable=False, name="good_steps"
         )
+        self.skipped = tf.Variable(0, dtype=tf.int64, trainable=False, name="skipped")
 
     def value(self) -> tf.Tensor:
         """Returns the factor, float32 scalar."""
         return self.scale.read_value()
 
-    def guard(self, finite: tf.Tensor, update: Callable[[], None]) -> tf.Tensor:
-        """Calls `update` if the gradient is finite, and adapts the factor.
+    def guard(
+        self,
+        loss_finite: tf.Tensor,
+        gradient_finite: tf.Tensor,
+        update: Callable[[], None],
+    ) -> tf.Tensor:
+        """Calls `update` if loss and gradient are finite, and adapts the factor.
+
+        A loss that is not finite is no overflow of the gradient: no factor helps, so
+        the step is left out and the run ends. All arguments are the same on every
+        replica.
 
         Args:
-          finite: whether it is, bool scalar, alike on all replicas.
-          update: of the weights.
+          loss_finite: Whether the loss is finite, bool scalar.
+          gradient_finite: Whether every entry of the gradient is finite, bool scalar.
+          update: Function that updates the weights.
 
         Returns:
-          Whether the run can go on: bool scalar, false when no factor helps.
+          Whether the run can go on, bool scalar.
         """
         scale, good = self.scale.read_value(), self.good_steps.read_value() + 1
+        skipped = self.skipped.read_value()
         grows = good >= GROWTH_STEPS
 
-        def updated() -> tuple[tf.Tensor, tf.Tensor]:
+        def updated() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             update()
-            return tf.where(grows, 2 * scale, scale), tf.where(
-                grows, tf.zeros_like(good), good
-            )
+            new_scale = tf.where(grows, 2 * scale, scale)
+            return new_scale, tf.where(grows, tf.zeros_like(good), good), skipped
 
-        def skipped() -> tuple[tf.Tensor, tf.Tensor]:
-            return scale / 2, tf.zeros_like(good)
+        def left_out() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            new_scale = tf.where(loss_finite, scale / 2, scale)
+            return new_scale, tf.zeros_like(good), skipped + 1
 
-        scale, good = tf.cond(finite, updated, skipped)
-        for variable, value in ((self.scale, scale), (self.good_steps, good)):
-            tf.raw_ops.AssignVariableOp(resource=local_handle(variable), value=value)
-        return scale >= 1.0
+        finite = loss_finite & gradient_finite
+        scale, good, skipped = tf.cond(finite, updated, left_out)
+        assign(self.scale, scale)
+        assign(self.good_steps, good)
+        assign(self.skipped, skipped)
+        return loss_finite & (scale >= 1.0)

@@ -137,6 +137,11 @@ def assign(variable: tf.Variable, value: tf.Tensor) -> None:
     )
 
 
+def accumulation_dtype(variable: tf.Variable) -> tf.DType:
+    """Returns the dtype of running means for a variable: float32 or wider."""
+    return tf.float32 if variable.dtype.size < 4 else variable.dtype
+
+
 def _check_rate(rate: float | tf.Variable) -> None:
     if isinstance(rate, tf.Variable):
         if rate.shape.rank != 0 or not rate.dtype.is_floating:
@@ -153,6 +158,5 @@ def _check_rate(rate: float | tf.Variable) -> None:
 
 def _slot(variable: tf.Variable, slot: str) -> tf.Variable:
     name = f"{variable.name.split(':')[0]}/{slot}"
-    dtype = tf.float32 if variable.dtype.size < 4 else variable.dtype
-    zeros = tf.zeros(variable.shape, dtype)
+    zeros = tf.zeros(variable.shape, accumulation_dtype(variable))
     return tf.Variable(zeros, trainable=False, name=name)

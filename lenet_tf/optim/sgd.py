@@ -94,7 +94,7 @@ class SGD(Optimizer):
                     accum=local_handle(velocity),
                     lr=lr,
                     grad=gradient,
-                    momentum=tf.cast(self.momentum, dtype),
+                    momentum=self.momentum,
                     use_nesterov=self.nesterov,
                 )
                 continue

@@ -41,3 +41,20 @@ def test_in_place_gives_the_weights_back_bit_for_bit_also_after_an_error() -> No
 def test_a_decay_outside_of_0_to_1_is_refused(decay: float) -> None:
     with pytest.raises(UsageError, match="between 0 and 1"):
         Average([tf.Variable(1.0)], decay)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 0), ("bfloat16", 0.01)])
+def test_variables_of_other_dtypes_are_averaged(dtype: str, tolerance: float) -> None:
+    weight = tf.Variable(tf.cast([1.0], dtype))
+    average = Average([weight], 0.999)
+    assert average.averages[0].dtype == ("float64" if dtype == "float64" else "float32")
+    weight.assign([2.0])
+    # Each step moves it by a thousandth, which bfloat16 could not hold.
+    for _ in range(500):
+        average.update(tf.constant(100_000, tf.int64))
+    expected = 2 - 0.999**500
+    np.testing.assert_allclose(average.averages[0], [expected], rtol=1e-4)
+    average.assign_to_model()
+    assert weight.dtype == dtype
+    result = tf.cast(weight, tf.float64)
+    np.testing.assert_allclose(result, [expected], rtol=tolerance or 1e-4)

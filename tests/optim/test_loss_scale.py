@@ -1,10 +1,13 @@
 """Mixed precision, loss scaling and XLA."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import lenet_tf
+from lenet_tf.optim.adam import Adam
 from lenet_tf.optim.loss_scale import GROWTH_STEPS, LossScale
 
 Arrays = dict[str, np.ndarray]
@@ -53,20 +56,55 @@ def test_loss_scaling_changes_no_number_in_float32(digits: Arrays) -> None:
         np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=0, atol=1e-6)
 
 
+def guarded(scale: LossScale, weight: tf.Variable) -> Callable[[bool, bool], bool]:
+    @tf.function
+    def step(loss_finite: tf.Tensor, gradient_finite: tf.Tensor) -> tf.Tensor:
+        return scale.guard(loss_finite, gradient_finite, lambda: weight.assign_add(1.0))
+
+    return lambda *finite: bool(step(*map(tf.constant, finite)))
+
+
 def test_a_bad_step_is_skipped_and_halves_the_scale_and_good_ones_double_it() -> None:
     scale, weight = LossScale(8.0), tf.Variable(0.0)
-
-    @tf.function
-    def step(finite: tf.Tensor) -> tf.Tensor:
-        return scale.guard(finite, lambda: weight.assign_add(1.0))
-
-    good, bad = tf.constant(True), tf.constant(False)
-    assert step(good) and float(weight) == 1 and float(scale.scale) == 8
-    assert step(bad) and float(weight) == 1 and float(scale.scale) == 4
+    step = guarded(scale, weight)
+    assert step(True, True) and float(weight) == 1 and float(scale.scale) == 8
+    assert step(True, False) and float(weight) == 1 and float(scale.scale) == 4
     assert int(scale.good_steps) == 0
     for _ in range(GROWTH_STEPS):
-        assert step(good)
+        assert step(True, True)
     assert float(scale.scale) == 8 and float(weight) == 1 + GROWTH_STEPS
     for _ in range(3):
-        assert step(bad)
-    assert not step(bad)
+        assert step(True, False)
+    assert not step(True, False)
+    assert int(scale.skipped) == 5
+
+
+@pytest.mark.parametrize("gradient_finite", [True, False])
+def test_a_loss_that_is_not_finite_ends_the_run_without_an_update(
+    gradient_finite: bool,
+) -> None:
+    scale, weight = LossScale(8.0), tf.Variable(0.0)
+    assert not guarded(scale, weight)(False, gradient_finite)
+    assert float(weight) == 0 and float(scale.scale) == 8
+
+
+def test_steps_that_were_skipped_do_not_count_as_steps_of_adam() -> None:
+    """With three overflows before it, Adam's first step is still its first."""
+    scale, weight = LossScale(), tf.Variable([1.0, -1.0])
+    optimizer = Adam(0.1)
+    optimizer.build([weight])
+
+    @tf.function
+    def train(gradient: tf.Tensor, step: tf.Tensor) -> None:
+        updates = step - scale.skipped.read_value()
+        finite = tf.math.is_finite(tf.reduce_sum(gradient))
+        scale.guard(
+            tf.constant(True),
+            finite,
+            lambda: optimizer.apply([gradient], [weight], updates),
+        )
+
+    for step, gradient in enumerate([np.inf, np.nan, np.inf, 2.0]):
+        train(tf.fill([2], tf.constant(gradient)), tf.constant(step, tf.int64))
+    # The first step of Adam is as long as the rate; at t = 4 it would be 0.054.
+    np.testing.assert_allclose(weight, [0.9, -1.1], rtol=1e-5)

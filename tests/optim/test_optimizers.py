@@ -1,7 +1,8 @@
-"""Behaviour of lenet_tf.optim.optimizers: rules, modules, NumPy, Keras."""
+"""Behaviour of the optimizers: rules, modules, NumPy, Keras."""
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Callable
 
 import keras
@@ -10,16 +11,9 @@ import pytest
 import tensorflow as tf
 
 from lenet_tf.errors import UsageError
-from lenet_tf.optim.optimizers import (
-    SGD,
-    Adam,
-    AdamState,
-    AdamW,
-    LearningRate,
-    Optimizer,
-    adam_update,
-    sgd_update,
-)
+from lenet_tf.optim import SGD, Adam, AdamW, LearningRate, Optimizer
+from lenet_tf.optim.adam import AdamState, adam_update
+from lenet_tf.optim.sgd import sgd_update
 
 SHAPES = [[4, 3], [3], [2, 2, 1, 2]]
 STEPS = 100
@@ -232,7 +226,134 @@ def test_replicas_update_their_own_copies_as_one_device_would(
             np.testing.assert_array_equal(copy, copies[0])
 
 
-@pytest.mark.parametrize("rate", [0, -1e-3, float("nan")])
+@pytest.mark.parametrize("make", [Adam, SGD])
+def test_a_rate_in_a_variable_is_read_at_each_step_of_the_same_graph(
+    make: Callable[[LearningRate], Optimizer], strategy: tf.distribute.Strategy
+) -> None:
+    with strategy.scope():
+        variables = [tf.Variable(value) for value in initial()]
+        changing = make(tf.Variable(0.5))
+        changing.build(variables)
+
+    @tf.function
+    def step(grads: list[tf.Tensor], i: tf.Tensor) -> None:
+        strategy.run(changing.apply, args=(grads, variables, i))
+
+    for i in range(3):
+        changing.learning_rate.assign(0.5**i)
+        step([tf.constant(g) for g in gradients(i)], tf.constant(i, tf.int64))
+    assert step.experimental_get_tracing_count() == 1
+    scheduled = make(lambda step: 0.5 ** tf.cast(step, tf.float32))
+    for variable, value in zip(variables, train(scheduled, steps=3), strict=True):
+        for copy in strategy.experimental_local_results(variable):
+            np.testing.assert_array_equal(copy, value)
+
+
+def test_a_rate_in_a_variable_is_in_checkpoints(tmp_path: pathlib.Path) -> None:
+    saved, restored = (SGD(tf.Variable(rate)) for rate in (0.1, 0.7))
+    path = tf.train.Checkpoint(optimizer=saved).write(str(tmp_path / "it"))
+    names = [name for name, _ in tf.train.list_variables(path)]
+    assert "optimizer/learning_rate/.ATTRIBUTES/VARIABLE_VALUE" in names
+    tf.train.Checkpoint(optimizer=restored).read(path).assert_consumed()
+    assert float(restored.learning_rate) == np.float32(0.1)
+
+
+@pytest.mark.parametrize("rate", [0.1, lambda step: 0.1, tf.Variable(0.1)])
+def test_a_rate_cannot_be_replaced_and_the_error_shows_how_to_change_it(
+    rate: LearningRate,
+) -> None:
+    optimizer = Adam(rate)
+    with pytest.raises(UsageError, match=r"Adam\(tf.Variable\(.*learning_rate.assign"):
+        optimizer.learning_rate = 0.01
+    assert optimizer.learning_rate is rate
+
+
+@pytest.mark.parametrize("value", [[0.1], 1], ids=str)
+def test_a_variable_that_is_no_float_scalar_is_no_rate(value: object) -> None:
+    with pytest.raises(UsageError, match="learning_rate is a variable of shape"):
+        SGD(tf.Variable(value))
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        lambda step: 0.1 * 0.9**step,
+        lambda step: 0.1 / (1 + tf.sqrt(step)),
+        lambda step: 0.1 if step < 100 else 0.01,
+    ],
+    ids=["power", "root", "condition"],
+)
+def test_a_schedule_that_cannot_be_computed_is_told_before_the_first_step(
+    schedule: Callable[[tf.Tensor], tf.Tensor],
+) -> None:
+    with pytest.raises(
+        UsageError,
+        match=r"^the schedule of sgd .* tf.cast\(step, tf.float32\).*where.*$",
+    ):
+        SGD(schedule).build([tf.Variable(1.0)])
+
+
+def test_a_schedule_of_another_shape_is_refused_before_the_first_step() -> None:
+    with pytest.raises(UsageError, match=r"gives shape \(2,\): return a scalar"):
+        SGD(lambda step: tf.constant([0.1, 0.2])).build([tf.Variable(1.0)])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_float64_variables_train_in_float64(case: str) -> None:
+    ours = CASES[case][0]()
+    variables = [tf.Variable(w, dtype=tf.float64) for w in initial()]
+    ours.build(variables)
+    assert {slot.dtype for slots in ours.slots.values() for slot in slots} == {
+        tf.float64
+    }
+    expected = [w.astype(np.float64) for w in initial()]
+    slots = [[np.zeros(w.shape) for w in expected] for _ in range(2)]
+    for i in range(20):
+        grads = [tf.constant(g, tf.float64) for g in gradients(i)]
+        ours.apply(grads, variables, tf.constant(i, tf.int64))
+        # What float32 makes of the rate is what is meant by it.
+        rate = float(np.float32(ours.learning_rate))
+        for k, g in enumerate(grads):
+            if isinstance(ours, SGD):
+                state = expected[k], slots[0][k], g, rate, ours.momentum, ours.nesterov
+                expected[k], slots[0][k] = sgd_update(*state)
+            else:
+                state = AdamState(expected[k], slots[0][k], slots[1][k])
+                constants = ours.beta_1, ours.beta_2, ours.epsilon
+                state = adam_update(state, g, i, rate, *constants)
+                expected[k], slots[0][k], slots[1][k] = state
+    for variable, value in zip(variables, expected, strict=True):
+        np.testing.assert_allclose(variable, value, rtol=1e-11)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("case", CASES)
+def test_16_bit_variables_train_as_float32_but_for_their_own_rounding(
+    case: str, dtype: str, strategy: tf.distribute.Strategy
+) -> None:
+    with strategy.scope():
+        variables = [tf.Variable(tf.cast(w, dtype)) for w in initial()]
+        ours = CASES[case][0]()
+        ours.build(variables)
+    assert {slot.dtype for slots in ours.slots.values() for slot in slots} == {
+        tf.float32
+    }
+
+    @tf.function
+    def step(grads: list[tf.Tensor], i: tf.Tensor) -> None:
+        strategy.run(ours.apply, args=(grads, variables, i))
+
+    for i in range(5):
+        # Gradients of either dtype will do.
+        grads = [tf.cast(g, dtype if i % 2 else tf.float32) for g in gradients(i)]
+        step(grads, tf.constant(i, tf.int64))
+    for variable, value in zip(variables, train(CASES[case][0](), 5), strict=True):
+        for copy in strategy.experimental_local_results(variable):
+            assert copy.dtype == dtype
+            np.testing.assert_allclose(tf.cast(copy, tf.float32), value, atol=0.06)
+
+
+@pytest.mark.parametrize("rate", [0, -1e-3, float("nan"), 1e-300, float("inf")])
 @pytest.mark.parametrize("kind", [Adam, SGD])
 def test_a_learning_rate_that_is_not_above_0_is_refused(
     kind: type[Adam] | type[SGD], rate: float
