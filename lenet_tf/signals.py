@@ -61,10 +61,11 @@ class StopSignals:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for signum, handler in self._previous.items():
-            signal.signal(signum, handler)
         signal.set_wakeup_fd(self._previous_wakeup)
         os.close(self._writer)  # which ends the thread
+        # Last, because a signal that now comes may raise in the previous handler.
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
 
     def check(self) -> None:
         """Raises StopRequested if a signal has come."""
@@ -79,8 +80,8 @@ class StopSignals:
 def end_at_once() -> None:
     """Lets SIGTERM and SIGINT end the process at once from here on.
 
-    A program calls it when it has nothing left to do but exit: a handler that raises
-    would print a traceback while the interpreter shuts down.
+    A program calls it when it has only to exit: a handler that raises would print a
+    traceback while the interpreter shuts down.
     """
     for signum in SIGNALS:
         signal.signal(signum, signal.SIG_DFL)
