@@ -5,55 +5,61 @@
         block["image"]        # [steps, rows, H, W, C]
         block["weight"]       # float32 [steps, rows], 0 where a row is padding
 
-A block is up to `steps_per_loop` consecutive batches of one epoch, which the in-graph
-loop takes at one call. The rows of a batch are divided evenly among the replicas, so a
-batch is padded to a multiple of their number, and the last one of an epoch to full
-size; padding has weight 0 and repeats a real example. Starting at a step gives the
-same batches as having come there from step 0.
+A block is a run of consecutive batches of one epoch, which the loop in the graph takes
+at one call. The rows of a batch are divided evenly among the replicas, so a batch is
+padded to a multiple of their number, and the last batch of an epoch to full size.
+Padding has weight 0 and repeats a real example. The batches from a step on are the same
+whether the run started at that step or came there from step 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import TypeAlias
+import math
+from collections.abc import Iterator
 
-import numpy as np
 import tensorflow as tf
 
+from lenet_tf.data.element_spec import WEIGHT as WEIGHT
+from lenet_tf.data.sources import PADDING as PADDING
+from lenet_tf.data.sources import Block as Block
+from lenet_tf.data.sources import IndexedSource, SourceLike, StreamSource, open_source
 from lenet_tf.errors import UsageError
 
-Block = dict[str, tf.Tensor]
-Arrays = Mapping[str, np.ndarray]
-Source: TypeAlias = Arrays | tf.data.Dataset | Callable[[int], tf.data.Dataset]
-
-WEIGHT = "weight"  # of an example; 0 where a row is padding
-PADDING = -1
-FOR_EVER = 2**62
+BLOCK_BYTES = 64 * 2**20
+_MAX_PADDING_BYTES = 2**30
+_FOR_EVER = 2**62
 
 
 class Batches:
     """Examples cut into global batches, in an order fixed by (seed, epoch).
 
     Args:
-      source: one of
+      source: Where the examples come from, one of
         - a dict of arrays [N, ...], kept in memory; shuffled when `seed` is given;
         - a `tf.data.Dataset` of dicts, one example an element, in an order of its own
           that must be the same at each iteration for a run to be resumable exactly;
         - a function from the epoch (int, from 0) to such a dataset, for an order that
           changes from epoch to epoch.
-        An entry `weight` (float32 scalar an example) weighs the examples.
-      batch_size: examples in a global batch, over all replicas.
-      seed: of the order of arrays; None keeps the order they have.
-      examples: how many elements a dataset has, where it cannot tell.
+        An entry `weight` (one number an example) weighs the examples.
+      batch_size: Number of examples in a global batch, over all replicas.
+      seed: Seed of the order of arrays, an int64; None keeps the order they have.
+      examples: Number of elements of a dataset, needed where it cannot tell.
+
+    Attributes:
+      examples: Number of examples in an epoch.
+      batch_size: As given.
+      seed: As given.
 
     Raises:
-      UsageError: no examples, arrays of different lengths, a dataset of unknown length,
-        a batch size below 1, a seed with a dataset, or no dict.
+      UsageError: The source is of another kind, has no examples or none of positive
+        weight, its entries cannot be batched, its length is unknown or not that of
+        `examples`, `batch_size` is below 1 or far above the number of examples, or a
+        seed comes with a dataset.
     """
 
     def __init__(
         self,
-        source: Source,
+        source: SourceLike,
         batch_size: int,
         *,
         seed: int | None = None,
@@ -61,54 +67,54 @@ class Batches:
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"batch_size is {batch_size}: it must be at least 1")
-        self.batch_size, self.seed = batch_size, seed
-        self._resident: dict[str, tf.Tensor] | None = None
-        self._datasets: dict[tuple[int, ...], tf.data.Dataset] = {}
-        if isinstance(source, Mapping):
-            self.examples = _common_length(source)
-            with tf.device("CPU:0"):
-                self._resident = {k: tf.constant(v) for k, v in source.items()}
-        elif not callable(source) and not isinstance(source, tf.data.Dataset):
-            raise UsageError(
-                f"the source is a {type(source).__name__}: give a dict of arrays, a "
-                "tf.data.Dataset of dicts, or a function of the epoch that returns one"
-            )
-        else:
-            if seed is not None:
-                raise UsageError(
-                    "seed was given with a tf.data.Dataset, which has its own order: "
-                    "shuffle in the dataset, or pass a function of the epoch"
-                )
-            self._stream: Callable[[int], tf.data.Dataset] = (
-                source if callable(source) else lambda epoch: source
-            )
-            self.examples = _dataset_length(self._stream(0), examples)
+        if seed is not None and not -(2**63) <= seed < 2**63:
+            raise UsageError(f"seed is {seed}: it must fit into 64 bits, with its sign")
+        self._source = open_source(source, seed, examples)
+        self.examples: int = self._source.examples
+        self.batch_size = int(batch_size)
+        self.seed = None if seed is None else int(seed)
         if self.examples < 1:
             raise UsageError("the source has no examples: give at least one")
+        padding = (batch_size - self.examples) * self._bytes_per_example()
+        if padding > _MAX_PADDING_BYTES:
+            raise UsageError(
+                f"batch_size is {batch_size}: it must be at most {self.examples}, the "
+                f"number of examples, or {padding / 2**30:.3g} GiB would be padding"
+            )
+        # The blocks from one start on, because evaluation comes back to them.
+        self._blocks: tuple[tuple[int, ...], tf.data.Dataset] | None = None
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches in an epoch, the ragged last one included."""
+        """Number of batches in an epoch; the last may hold fewer examples."""
         return -(-self.examples // self.batch_size)
 
     def rows(self, replicas: int) -> int:
-        """Rows of a global batch: the batch size, padded to a multiple of replicas."""
+        """Returns the rows of a batch: the batch size, made a multiple of replicas."""
         return -(-self.batch_size // replicas) * replicas
 
     def spec(self, replicas: int) -> dict[str, tf.TensorSpec]:
-        """Shape and dtype of a block's entries, of any number of steps."""
-        if self._resident is not None:
-            elements = {
-                k: tf.TensorSpec(v.shape[1:], v.dtype)
-                for k, v in self._resident.items()
-            }
-        else:
-            elements = dict(self._stream(0).element_spec)
-        elements["weight"] = tf.TensorSpec([], tf.float32)
+        """Returns the shape and dtype of a block's entries, for any number of steps."""
+        elements = {**self._source.spec, WEIGHT: tf.TensorSpec([], tf.float32)}
         rows = self.rows(replicas)
         return {
             k: tf.TensorSpec([None, rows, *e.shape], e.dtype)
             for k, e in elements.items()
+        }
+
+    def identity(self) -> dict[str, int | str | None]:
+        """Returns by what a resumed run recognizes its data and their order.
+
+        Returns:
+          `examples`, `batch_size`, `seed`, and `checksum`: a CRC-32 of the names,
+          dtypes, shapes and contents of arrays, and of the names, dtypes and shapes of
+          a dataset's elements, whose contents are not read.
+        """
+        return {
+            "examples": self.examples,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "checksum": self._source.checksum,
         }
 
     def blocks(
@@ -118,44 +124,63 @@ class Batches:
         *,
         start_step: int = 0,
         epochs: int | None = None,
+        max_bytes: int = BLOCK_BYTES,
     ) -> Iterator[Block]:
         """Yields the blocks from a step on.
 
+        How many batches a block holds does not change what the batches are.
+
         Args:
-          replicas: rows are padded to a multiple of it.
-          steps_per_loop: the most batches in a block; blocks end with their epoch.
-          start_step: how many batches to pass over, counted from epoch 0.
-          epochs: the epoch (counted from 0) to end before; None goes on for ever.
+          replicas: Number that the rows of a batch are padded to a multiple of.
+          steps_per_loop: Largest number of batches in a block. A block also ends with
+            its epoch.
+          start_step: Number of batches to leave out, counted from epoch 0.
+          epochs: Epoch (from 0) to end before; None goes on for ever.
+          max_bytes: Largest size of a block, unless a single batch is larger. About
+            four blocks are in memory at a time, so that the next ones are ready.
 
         Yields:
           Dicts of tensors [steps, rows, ...], `weight` among them.
+
+        Raises:
+          UsageError: An epoch of a dataset has not `examples` elements.
         """
-        if self._resident is not None:
-            start = divmod(start_step, self.steps_per_epoch)
-            last = FOR_EVER if epochs is None else epochs
-            count = max(0, last - start[0])
-            key = (*start, self.rows(replicas), steps_per_loop, count)
-            if key not in self._datasets:  # evaluation comes back every epoch
-                self._datasets[key] = self._resident_dataset(*key)
-            yield from self._datasets[key]
-            return
+        rows = self.rows(replicas)
+        fitting = max_bytes // max(1, rows * self._bytes_per_example())
+        steps = max(1, min(steps_per_loop, self.steps_per_epoch, fitting))
         epoch, first = divmod(start_step, self.steps_per_epoch)
+        if not isinstance(self._source, StreamSource):
+            count = max(0, (_FOR_EVER if epochs is None else epochs) - epoch)
+            yield from self._indexed_blocks(epoch, first, rows, steps, count)
+            return
         while epochs is None or epoch < epochs:
-            dataset = self._streamed_dataset(epoch, first, replicas, steps_per_loop)
+            batches = self._source.batches(epoch, first, self.batch_size, rows)
             try:
-                yield from dataset
+                yield from _ready(batches.batch(steps))
             except tf.errors.FailedPreconditionError as error:
+                if "expected to contain" not in error.message:
+                    raise
                 raise UsageError(
-                    f"epoch {epoch} of the dataset has not the {self.examples} "
-                    "examples it is said to have: give their number as examples="
+                    f"epoch {epoch} of the dataset does not have {self.examples} "
+                    "examples: give the number that every epoch has as examples="
                 ) from error
             epoch, first = epoch + 1, 0
 
-    def _resident_dataset(
+    def _bytes_per_example(self) -> int:
+        entries = self._source.spec.values()
+        return sum(math.prod(e.shape) * e.dtype.size for e in entries)
+
+    def _indexed_blocks(self, *start: int) -> tf.data.Dataset:
+        """Returns `_make_indexed_blocks`, made anew only for another start."""
+        if self._blocks is None or self._blocks[0] != start:
+            self._blocks = start, self._make_indexed_blocks(*start)
+        return self._blocks[1]
+
+    def _make_indexed_blocks(
         self, start_epoch: int, first_step: int, rows: int, steps: int, epochs: int
     ) -> tf.data.Dataset:
-        assert self._resident is not None
-        resident = self._resident
+        assert not isinstance(self._source, StreamSource)
+        source: IndexedSource = self._source
         padded = self.steps_per_epoch * self.batch_size
 
         def batches_of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -170,36 +195,21 @@ class Batches:
             first = tf.where(tf.equal(epoch, start_epoch), first_step, 0)
             return tf.data.Dataset.from_tensor_slices(index[first:]).batch(steps)
 
-        def gather(index: tf.Tensor) -> Block:
-            block = {k: tf.gather(v, tf.maximum(index, 0)) for k, v in resident.items()}
-            return _weighted(block, tf.cast(index != PADDING, tf.float32))
-
         dataset = tf.data.Dataset.range(start_epoch, start_epoch + epochs)
-        return _ready(dataset.flat_map(batches_of_epoch).map(gather))
+        return _ready(dataset.flat_map(batches_of_epoch).map(source.gather))
 
-    def _streamed_dataset(
-        self, epoch: int, first_step: int, replicas: int, steps: int
-    ) -> tf.data.Dataset:
-        rows = self.rows(replicas)
 
-        def pad(batch: Block) -> Block:
-            size = tf.shape(next(iter(batch.values())))[0]
-            index = tf.range(rows)
-            real = index < size
-            index = tf.where(real, index, 0)
-            return _weighted(
-                {
-                    k: tf.ensure_shape(tf.gather(v, index), [rows, *v.shape[1:]])
-                    for k, v in batch.items()
-                },
-                tf.cast(real, tf.float32),
-            )
+def epoch_order(examples: int, seed: int | None, epoch: tf.Tensor) -> tf.Tensor:
+    """Returns the order of the examples in an epoch, int32 [examples].
 
-        dataset = self._stream(epoch).skip(first_step * self.batch_size)
-        # Too few or too many of them is an error of its own, not a wrong epoch.
-        left = self.examples - first_step * self.batch_size
-        dataset = dataset.apply(tf.data.experimental.assert_cardinality(left))
-        return _ready(dataset.batch(self.batch_size).map(pad).batch(steps))
+    The order is a permutation that is a pure function of (seed, epoch). Without a seed
+    it is 0, 1, 2 ...
+    """
+    order = tf.range(examples)
+    if seed is None:
+        return order
+    key = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
+    return tf.random.experimental.stateless_shuffle(order, key)
 
 
 def _ready(blocks: tf.data.Dataset) -> tf.data.Dataset:
@@ -209,50 +219,3 @@ def _ready(blocks: tf.data.Dataset) -> tf.data.Dataset:
     # which sleeps for 10 ms times a growing power of two: seconds, after a few seconds.
     options.autotune.enabled = False
     return blocks.prefetch(2).with_options(options)
-
-
-def epoch_order(examples: int, seed: int | None, epoch: tf.Tensor) -> tf.Tensor:
-    """Returns the order of the examples in an epoch, int32 [examples].
-
-    A permutation that is a pure function of (seed, epoch), or 0, 1, 2 ... without seed.
-    """
-    order = tf.range(examples)
-    if seed is None:
-        return order
-    key = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
-    return tf.random.experimental.stateless_shuffle(order, key)
-
-
-def _weighted(block: Block, real: tf.Tensor) -> Block:
-    """Gives a block its weights: those of the examples, and 0 for padding."""
-    if "weight" in block:
-        real *= tf.cast(block["weight"], tf.float32)
-    return {**block, "weight": real}
-
-
-def _common_length(arrays: Arrays) -> int:
-    lengths = {
-        name: len(array) if np.ndim(array) else "none" for name, array in arrays.items()
-    }
-    if len(set(lengths.values())) != 1 or "none" in lengths.values():
-        raise UsageError(f"the arrays have lengths {lengths}: give one or more, equal")
-    return int(next(iter(lengths.values())))
-
-
-def _dataset_length(dataset: tf.data.Dataset, examples: int | None) -> int:
-    if not isinstance(dataset.element_spec, Mapping):
-        raise UsageError(
-            f"the dataset's elements are {dataset.element_spec}: map them to dicts, "
-            'as in dataset.map(lambda x, y: {"image": x, "label": y})'
-        )
-    known = int(dataset.cardinality())
-    if examples is not None and known in (examples, tf.data.UNKNOWN_CARDINALITY):
-        return examples
-    if examples is not None:
-        raise UsageError(f"examples is {examples}, but the dataset has {known}")
-    if known < 0:
-        raise UsageError(
-            "the dataset has no known length: pass examples=N, or apply "
-            "tf.data.experimental.assert_cardinality(N)"
-        )
-    return known

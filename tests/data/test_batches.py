@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import json
+import os
+import pathlib
+import subprocess
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +20,7 @@ from lenet_tf.data.batches import Batches, Block
 from lenet_tf.errors import UsageError
 from lenet_tf.nn.images import standardize
 
+ROOT = pathlib.Path(__file__).parents[2]
 N = 23
 ARRAYS = {
     "id": np.arange(N, dtype=np.int64),
@@ -243,40 +250,6 @@ def test_spec_tells_the_shape_and_dtype_of_blocks(
             assert spec[name].shape[1:] == values.shape[1:]
 
 
-def test_length_of_a_dataset_that_cannot_tell_is_taken_from_the_caller() -> None:
-    unknown = stream().filter(lambda example: example["id"] >= 3)
-    data = Batches(unknown, 8, examples=20)
-    assert (data.examples, data.steps_per_epoch) == (20, 3)
-    assert real_ids(batches(data.blocks(epochs=1))) == list(range(3, N))
-
-
-def test_a_dataset_of_unknown_length_is_refused_with_both_ways_to_tell_it() -> None:
-    unknown = stream().filter(lambda example: example["id"] >= 3)
-    with pytest.raises(UsageError, match=r"examples=N.*assert_cardinality\(N\)"):
-        Batches(unknown, 8)
-
-
-def test_an_endless_dataset_is_refused() -> None:
-    with pytest.raises(UsageError, match="examples=N"):
-        Batches(stream().repeat(), 8)
-
-
-def test_a_dataset_of_pairs_is_refused_with_the_map_that_mends_it() -> None:
-    pairs = tf.data.Dataset.from_tensor_slices((ARRAYS["image"], ARRAYS["id"]))
-    with pytest.raises(UsageError, match=r'dataset\.map.*"image": x, "label": y'):
-        Batches(pairs, 8)
-
-
-def test_a_seed_is_refused_with_a_dataset() -> None:
-    with pytest.raises(UsageError, match="shuffle in the dataset"):
-        Batches(stream(), 8, seed=0)
-
-
-def test_arrays_of_different_lengths_are_refused_with_their_lengths() -> None:
-    with pytest.raises(UsageError, match=r"\{'x': 3, 'y': 4\}"):
-        Batches({"x": np.zeros(3), "y": np.zeros(4)}, 2)
-
-
 @pytest.mark.parametrize(
     "empty", [{"x": np.zeros([0, 2])}, stream(0)], ids=["arrays", "dataset"]
 )
@@ -326,18 +299,117 @@ def test_standardize_refuses_larger_images_with_both_sizes(
         standardize(tf.zeros([1, *shape, 1], tf.uint8))
 
 
-@pytest.mark.parametrize("examples", [10, 30])
-def test_a_stream_of_another_length_than_it_is_said_to_have_is_an_error(
-    examples: int,
+@pytest.mark.parametrize("batch_size", [2**31, 10**20], ids="{:.0e}".format)
+def test_a_batch_that_would_be_all_padding_is_refused(batch_size: int) -> None:
+    with pytest.raises(UsageError, match=f"batch_size is {batch_size}: .*at most {N}"):
+        Batches(ARRAYS, batch_size)
+
+
+def test_a_seed_beyond_64_bits_is_refused() -> None:
+    assert order(2**63 - 1, 0) != order(-(2**63), 0)
+    with pytest.raises(UsageError, match=f"seed is {2**63}"):
+        Batches(ARRAYS, 5, seed=2**63)
+
+
+@every_source
+def test_a_bound_in_bytes_makes_blocks_smaller_and_changes_no_batch(
+    source: dict[str, Any],
 ) -> None:
-    stream = tf.data.Dataset.range(20).map(lambda x: {"x": x}).filter(lambda e: True)
-    with pytest.raises(UsageError, match=rf"has not the {examples} examples"):
-        list(Batches(stream, 4, examples=examples).blocks(epochs=1))
-    with pytest.raises(UsageError, match="but the dataset has 5"):
-        Batches(stream.apply(tf.data.experimental.assert_cardinality(5)), 4, examples=6)
+    data = Batches(batch_size=5, **source)
+    whole = batches(data.blocks(2, epochs=2))
+    row = ARRAYS["id"][0].nbytes + ARRAYS["image"][0].nbytes
+    for max_bytes, steps in [(1, 1), (6 * row, 1), (12 * row, 2), (19 * row, 3)]:
+        blocks = list(data.blocks(2, epochs=2, max_bytes=max_bytes))
+        assert max(len(block["id"]) for block in blocks) == steps
+        assert_same(batches(blocks), whole)
 
 
-@pytest.mark.parametrize("source", [(1, 2), {}, {"x": 5}, None], ids=str)
-def test_a_source_of_another_kind_is_refused(source: Any) -> None:
-    with pytest.raises(UsageError, match="give"):
-        Batches(source, 4)
+def test_a_block_has_at_most_64_mib_by_default() -> None:
+    data = Batches({"x": np.zeros([640, 64, 64, 3], np.float32)}, 64)
+    sizes = [block["x"].numpy().nbytes for block in data.blocks(epochs=11)]
+    assert max(sizes) == 10 * 64 * 64 * 64 * 3 * 4  # an epoch, of 30 MiB
+    large = Batches({"x": np.zeros([6400, 64, 64], np.float32)}, 64)
+    sizes = [block["x"].numpy().nbytes for block in large.blocks(epochs=1)]
+    assert max(sizes) == 64 * 2**20
+
+
+PEAK = """
+import resource
+import tensorflow as tf
+from lenet_tf.data.batches import Batches
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+images = tf.data.Dataset.range(6400).map(lambda i: {"x": tf.zeros([64, 64, 3])})
+data = Batches(images, 64)
+next(data.blocks(1, 1))
+before = peak()
+for block in data.blocks(1, 100, epochs=2):
+    pass
+print(peak() - before)
+"""
+
+
+def test_large_examples_do_not_fill_the_memory() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 450  # MiB; 300 MiB a block made it 600 and more
+
+
+def test_only_the_last_start_is_kept() -> None:
+    data = Batches(ARRAYS, 5, seed=0)
+
+    def datasets() -> int:
+        gc.collect()
+        return sum(isinstance(o, tf.data.Dataset) for o in gc.get_objects())
+
+    next(data.blocks(epochs=20))
+    before = datasets()
+    for start in range(20):
+        next(data.blocks(start_step=start, epochs=20))
+    assert datasets() <= before
+
+
+def test_identity_tells_the_examples_their_order_and_their_content() -> None:
+    identity = Batches(ARRAYS, 5, seed=7).identity()
+    assert identity == Batches(dict(reversed(ARRAYS.items())), 5, seed=7).identity()
+    assert {k: v for k, v in identity.items() if k != "checksum"} == {
+        "examples": N,
+        "batch_size": 5,
+        "seed": 7,
+    }
+    assert json.loads(json.dumps(identity)) == identity
+    changed = ARRAYS["image"].copy()
+    changed[-1, -1, -1] += 1
+    others = [
+        {**ARRAYS, "image": changed},
+        {**ARRAYS, "id": ARRAYS["id"].astype(np.int32)},
+        {**ARRAYS, "image": ARRAYS["image"].reshape(N, 6)},
+        {"id": ARRAYS["id"], "picture": ARRAYS["image"]},
+    ]
+    sums = {Batches(arrays, 5).identity()["checksum"] for arrays in [ARRAYS, *others]}
+    assert len(sums) == 5
+
+
+def test_identity_of_a_dataset_tells_its_elements_shapes_but_not_their_content() -> (
+    None
+):
+    identity = Batches(stream(), 5).identity()
+    assert identity == Batches(shuffled_stream, 5).identity()
+    assert identity["examples"] == N and identity["seed"] is None
+    other = stream().map(lambda e: {**e, "id": tf.cast(e["id"], tf.int32)})
+    assert identity["checksum"] != Batches(other, 5).identity()["checksum"]
+
+
+def test_identity_of_strings_depends_on_where_they_end() -> None:
+    sums = {
+        Batches({"x": np.array(x)}, 2).identity()["checksum"]
+        for x in (["ab", "c"], ["a", "bc"], ["ab", "d"])
+    }
+    assert len(sums) == 3

@@ -1,0 +1,83 @@
+"""Checks that elements can be batched, before the first of them is read.
+
+    spec = check_stream(dataset.element_spec)
+
+Each entry must be a dense tensor whose shape is the same in all examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+from lenet_tf.errors import UsageError
+
+WEIGHT = "weight"  # entry that says how much an example counts; 0 where it is padding
+
+
+def check_stream(spec: object) -> dict[str, tf.TensorSpec]:
+    """Returns a dataset's `element_spec` as a dict of fully defined tensors.
+
+    Raises:
+      UsageError: An element is no dict, is nested, has a shape that varies, or looks
+        like a batch.
+    """
+    if not isinstance(spec, Mapping):
+        raise UsageError(
+            f"the dataset's elements are {spec}: map them to dicts, "
+            'as in dataset.map(lambda x, y: {"image": x, "label": y})'
+        )
+    if not spec:
+        raise UsageError("the dataset's elements are empty dicts: give an entry")
+    for name, entry in spec.items():
+        if isinstance(entry, Mapping | tuple | list):
+            raise UsageError(
+                f"entry {name!r} of the dataset is a {type(entry).__name__}: map the "
+                "elements to dicts of tensors, without nesting"
+            )
+        if type(entry) is not tf.TensorSpec:
+            raise UsageError(
+                f"entry {name!r} of the dataset is a {type(entry).__name__}: map it to "
+                "a dense tensor, as with tf.sparse.to_dense or to_tensor(shape=...)"
+            )
+    if all(e.shape.rank and e.shape[0] is None for e in spec.values()):
+        shapes = ", ".join(f"{k}: {_shape(e)}" for k, e in spec.items())
+        raise UsageError(
+            f"the dataset's elements look like batches ({shapes}): give single "
+            "examples, as dataset.unbatch() does, of shapes that do not vary"
+        )
+    for name, entry in spec.items():
+        if not entry.shape.is_fully_defined():
+            raise UsageError(
+                f"entry {name!r} of the dataset has the shape {_shape(entry)}, which "
+                "may vary: map it to one shape, as with tf.image.resize, tf.pad or "
+                "tf.ensure_shape, or leave the entry out"
+            )
+    check_entries(spec)
+    return dict(spec)
+
+
+def check_entries(spec: Mapping[str, tf.TensorSpec]) -> None:
+    """Checks the names of entries, and that a weight is one number an example.
+
+    Raises:
+      UsageError: A name is no string, or `weight` is no scalar number.
+    """
+    for name in spec:
+        if not isinstance(name, str):
+            raise UsageError(f"an entry is named {name!r}: its name must be a string")
+    weight = spec.get(WEIGHT)
+    if weight is None:
+        return
+    kind = weight.dtype
+    is_number = kind.is_floating or kind.is_integer or kind.is_bool
+    if weight.shape.rank != 0 or not is_number:
+        raise UsageError(
+            f"entry 'weight' has the shape {_shape(weight)} and dtype "
+            f"{kind.name} an example: it must be one number"
+        )
+
+
+def _shape(entry: tf.TensorSpec) -> str:
+    return "unknown" if entry.shape.rank is None else str(entry.shape)

@@ -1,0 +1,277 @@
+"""What examples come from: arrays in memory, or a stream.
+
+    source = open_source({"image": images, "label": labels})
+    source.examples                          # N
+    source.spec["image"]                     # TensorSpec([28, 28, 1], tf.uint8)
+    source.gather(tf.constant([[3, 1]]))     # {"image": [1, 2, 28, 28, 1], ...}
+
+There are two kinds of source. An `IndexedSource` returns the examples of any given
+indices, so `Batches` chooses their order. A `StreamSource` is read from its start, in
+the order that it has. A new kind of storage that can read row i implements
+`IndexedSource` and gets a line in `open_source`.
+
+Every block from a source has an entry `weight`. A row of weight 0 is either padding or
+an example that the user has given that weight. In both cases the row holds a copy of
+an example of positive weight, so a model never computes on values that do not count.
+"""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import tensorflow as tf
+
+from lenet_tf.data.element_spec import WEIGHT, check_entries, check_stream
+from lenet_tf.errors import UsageError
+
+Block = dict[str, tf.Tensor]
+Spec = dict[str, tf.TensorSpec]
+Arrays = Mapping[str, np.ndarray]
+Streams = Callable[[int], tf.data.Dataset]
+SourceLike: TypeAlias = Arrays | tf.data.Dataset | Streams
+
+PADDING = -1  # in place of an example's index
+_ALL_WEIGHTS_0 = "every example has weight 0: give at least one a weight above 0"
+
+
+class Source(Protocol):
+    """What every source tells about its examples.
+
+    Attributes:
+      examples: Number of examples in an epoch.
+      spec: Entry name -> shape and dtype of one example.
+    """
+
+    examples: int
+    spec: Spec
+
+    @property
+    def checksum(self) -> int:
+        """CRC-32 by which a resumed run recognizes its data."""
+
+
+class IndexedSource(Source, Protocol):
+    """A source that reads any example by its index."""
+
+    def gather(self, index: tf.Tensor) -> Block:
+        """Returns the examples of some indices; runs in a tf.data graph.
+
+        Args:
+          index: Indices of examples or PADDING, int32 [...].
+
+        Returns:
+          Entry name -> tensor [..., *shape of the entry], `weight` among them.
+        """
+
+
+class ArraySource:
+    """Arrays [N, ...], kept in memory.
+
+    Args:
+      arrays: Entry name -> array, all of one length.
+
+    Raises:
+      UsageError: An entry is not an array of numbers or strings, lengths differ, or no
+        example has a positive weight.
+    """
+
+    def __init__(self, arrays: Arrays) -> None:
+        with tf.device("CPU:0"):
+            self._arrays = {k: _resident(k, v) for k, v in arrays.items()}
+        lengths = {
+            k: len(v) if v.shape.rank else "none" for k, v in self._arrays.items()
+        }
+        if len(set(lengths.values())) != 1 or "none" in lengths.values():
+            raise UsageError(
+                f"the arrays have lengths {lengths}: give one or more, equal"
+            )
+        self.examples: int = len(next(iter(self._arrays.values())))
+        self.spec: Spec = {
+            k: tf.TensorSpec(v.shape[1:], v.dtype) for k, v in self._arrays.items()
+        }
+        check_entries(self.spec)
+        self._weight: tf.Tensor | None = None
+        self._stand_in = 0  # the example that rows of weight 0 show
+        if WEIGHT in self._arrays and self.examples:
+            self._weight = tf.cast(self._arrays[WEIGHT], tf.float32)
+            positive = self._weight.numpy() > 0
+            if not positive.any():
+                raise UsageError(_ALL_WEIGHTS_0)
+            self._stand_in = int(positive.argmax())
+
+    def gather(self, index: tf.Tensor) -> Block:
+        """Returns the examples of some indices; see `IndexedSource`."""
+        weight = tf.cast(index != PADDING, tf.float32)
+        if self._weight is not None:
+            own = tf.gather(self._weight, tf.maximum(index, 0))
+            weight = tf.where(index == PADDING, 0.0, own)
+        index = tf.where(weight != 0, index, self._stand_in)
+        block = {k: tf.gather(v, index) for k, v in self._arrays.items()}
+        return {**block, WEIGHT: weight}
+
+    @functools.cached_property
+    def checksum(self) -> int:
+        """CRC-32 of the arrays' names, dtypes, shapes and contents."""
+        crc = _spec_checksum(self.spec)
+        for name in sorted(self._arrays):
+            values = self._arrays[name].numpy().reshape(-1)
+            if values.dtype == object:  # strings
+                values = np.array(
+                    [zlib.crc32(s) for s in values] + [len(s) for s in values],
+                    np.int64,
+                )
+            crc = zlib.crc32(values.view(np.uint8), crc)
+        return crc
+
+
+class StreamSource:
+    """A `tf.data.Dataset` of dicts for each epoch, one example an element.
+
+    Args:
+      streams: Function from the epoch (int, from 0) to its dataset.
+      examples: Number of elements of each dataset, needed where it cannot tell.
+
+    Raises:
+      UsageError: The elements cannot be batched, or their number is unknown.
+    """
+
+    def __init__(self, streams: Streams, examples: int | None) -> None:
+        self._streams = streams
+        first = streams(0)
+        if not isinstance(first, tf.data.Dataset):
+            raise UsageError(
+                f"the source returned a {type(first).__name__} for epoch 0: it must "
+                "return a tf.data.Dataset"
+            )
+        self.spec: Spec = check_stream(first.element_spec)
+        self.examples: int = _number_of_elements(first, examples)
+
+    def batches(
+        self, epoch: int, first_step: int, batch_size: int, rows: int
+    ) -> tf.data.Dataset:
+        """Returns a dataset of the batches of an epoch.
+
+        Args:
+          epoch: Number of the epoch, from 0.
+          first_step: Number of batches at the epoch's start to leave out.
+          batch_size: Number of examples in a batch; the last may have fewer.
+          rows: Number of rows of every batch; what is not an example is padding.
+
+        Returns:
+          A dataset of dicts of tensors [rows, ...], `weight` among them. Iterating it
+          raises FailedPreconditionError if the epoch has not `examples` elements.
+        """
+        stand_in = self._stand_in
+
+        def pad(batch: Block) -> Block:
+            size = tf.shape(next(iter(batch.values())))[0]
+            real = tf.range(rows) < size
+            index = tf.where(real, tf.range(rows), 0)
+            weight = tf.cast(real, tf.float32)
+            if WEIGHT in batch:
+                own = tf.cast(batch[WEIGHT], tf.float32)
+                weight = tf.where(real, tf.gather(own, index), 0.0)
+                batch = {
+                    k: tf.where(_column(own != 0, v.shape.rank), v, stand_in[k])
+                    for k, v in batch.items()
+                }
+            block = {
+                k: tf.ensure_shape(tf.gather(v, index), [rows, *v.shape[1:]])
+                for k, v in batch.items()
+            }
+            return {**block, WEIGHT: weight}
+
+        skipped = first_step * batch_size
+        dataset = self._streams(epoch).skip(skipped)
+        # An epoch of another length is an error of its own, not a wrong epoch.
+        left = tf.data.experimental.assert_cardinality(self.examples - skipped)
+        return dataset.apply(left).batch(batch_size).map(pad)
+
+    @functools.cached_property
+    def _stand_in(self) -> Block:
+        """The first example of positive weight, which rows of weight 0 show."""
+        if WEIGHT not in self.spec:
+            return {}
+        positive = self._streams(0).filter(lambda e: tf.cast(e[WEIGHT], tf.float32) > 0)
+        for example in positive.take(1):
+            return dict(example)
+        raise UsageError(_ALL_WEIGHTS_0)
+
+    @property
+    def checksum(self) -> int:
+        """CRC-32 of the elements' names, dtypes and shapes."""
+        return _spec_checksum(self.spec)
+
+
+def open_source(
+    data: SourceLike, seed: int | None = None, examples: int | None = None
+) -> ArraySource | StreamSource:
+    """Returns the source that data, as `Batches` takes it, stands for.
+
+    Raises:
+      UsageError: The data is of another kind, or does not go with `seed` or `examples`.
+    """
+    if isinstance(data, Mapping):
+        source = ArraySource(data)
+        if examples not in (None, source.examples):
+            raise UsageError(
+                f"examples is {examples}, but the arrays have {source.examples}"
+            )
+        return source
+    if not callable(data) and not isinstance(data, tf.data.Dataset):
+        raise UsageError(
+            f"the source is a {type(data).__name__}: give a dict of arrays, a "
+            "tf.data.Dataset of dicts, or a function of the epoch that returns one"
+        )
+    if seed is not None:
+        raise UsageError(
+            "seed was given with a tf.data.Dataset, which has its own order: "
+            "shuffle in the dataset, or pass a function of the epoch"
+        )
+    return StreamSource(data if callable(data) else lambda epoch: data, examples)
+
+
+def _resident(name: str, values: np.ndarray) -> tf.Tensor:
+    """Copies an array into memory of TensorFlow's."""
+    try:
+        if isinstance(values, Mapping):
+            raise TypeError("it is a dict")
+        return tf.constant(values)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"entry {name!r} is not an array [N, ...] of numbers or strings: "
+            f"{' '.join(str(error).split())}"
+        ) from error
+
+
+def _number_of_elements(dataset: tf.data.Dataset, examples: int | None) -> int:
+    known = int(dataset.cardinality())
+    if known == tf.data.INFINITE_CARDINALITY:
+        raise UsageError(
+            "the dataset is endless: remove .repeat(), since every epoch reads the "
+            "dataset again, or end an epoch with .take(N)"
+        )
+    if examples is not None and known in (examples, tf.data.UNKNOWN_CARDINALITY):
+        return examples
+    if examples is not None:
+        raise UsageError(f"examples is {examples}, but the dataset has {known}")
+    if known == tf.data.UNKNOWN_CARDINALITY:
+        raise UsageError(
+            "the dataset has no known length: pass examples=N, or apply "
+            "tf.data.experimental.assert_cardinality(N)"
+        )
+    return known
+
+
+def _column(values: tf.Tensor, rank: int) -> tf.Tensor:
+    """Reshapes [B] to [B, 1, ...], to go with tensors of a rank."""
+    return tf.reshape(values, [-1] + [1] * (rank - 1))
+
+
+def _spec_checksum(spec: Spec) -> int:
+    entries = sorted((k, s.dtype.name, s.shape.as_list()) for k, s in spec.items())
+    return zlib.crc32(repr(entries).encode())
