@@ -1,61 +1,175 @@
 """Files that are written whole or not at all.
 
     write_json(workdir / "result.json", {"test_accuracy": 0.985})
+    with replacing(workdir / "report" / "curves.png") as temporary:
+        figure.savefig(temporary, format="png")
 
-Every file is written to a temporary name beside it and renamed.
+The content goes to a temporary file in the same folder, is flushed to the disk, and is
+then renamed. A kill or a power loss at any moment leaves the old content or the new.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import errno
 import io
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from lenet_tf.errors import UsageError
 
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9]+\.tmp")
 
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file atomically.
+
+@contextlib.contextmanager
+def os_errors_as(kind: type[UsageError], message: str) -> Iterator[None]:
+    """Turns an OSError of the block into a usage error of one line.
+
+    Args:
+      kind: Class of the error to raise.
+      message: What failed; the system's reason is appended.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{message}: {error.strerror or first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message, or its class when it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path | str) -> Iterator[pathlib.Path]:
+    """Yields a temporary path; what is written there takes the place of `path`.
+
+    When the block raises, the temporary file is removed and `path` stays as it was.
+
+    Args:
+      path: File to make or to replace; its folder exists.
 
     Raises:
-      UsageError: it cannot be written, as when the disk is full; the old one is whole.
+      UsageError: The file cannot be written, as when the disk is full.
     """
+    path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        with os_errors_as(UsageError, f"{path} cannot be written"):
+            yield temporary
+            flush_to_disk(temporary)
+            os.replace(temporary, path)
+            flush_to_disk(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def flush_to_disk(path: pathlib.Path) -> None:
+    """Waits until a file's content, or a folder's list of names, is on the disk.
+
+    Raises:
+      OSError: The disk refuses.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+        # Some network file systems cannot flush a folder; their files are safe.
+        if not (path.is_dir() and error.errno in (errno.EINVAL, errno.ENOTSUP)):
+            raise
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
-def write_json(path: pathlib.Path, value: Mapping[str, Any]) -> None:
-    """Writes a JSON file atomically, indented, keys in the order given."""
+def make_folder(path: pathlib.Path) -> None:
+    """Makes a folder with its parents, so that a power loss does not undo it.
+
+    Raises:
+      OSError: A folder cannot be made.
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in reversed(missing):
+        flush_to_disk(folder.parent)
+
+
+def remove_temporaries(
+    folder: pathlib.Path, names: Collection[str] | None = None
+) -> None:
+    """Removes the temporary files that killed processes have left in a folder.
+
+    Args:
+      folder: Folder to clean, without the folders below it; it need not exist.
+      names: Names of the files whose temporaries are removed; None for all names.
+
+    Raises:
+      UsageError: The folder cannot be read, or a file in it cannot be removed.
+    """
+    with os_errors_as(UsageError, f"{folder} cannot be cleaned"):
+        if not folder.exists():
+            return
+        for path in folder.iterdir():
+            match = _TEMPORARY.fullmatch(path.name)
+            ours = match and (names is None or match["name"] in names)
+            if ours and (path.is_file() or path.is_symlink()):
+                path.unlink()
+
+
+def write_text(path: pathlib.Path | str, text: str) -> None:
+    """Writes a file in UTF-8, whole or not at all.
+
+    Raises:
+      UsageError: The file cannot be written, as when the disk is full.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: pathlib.Path | str, value: Mapping[str, Any]) -> None:
+    """Writes a JSON object, indented, with its keys in the order given.
+
+    Raises:
+      UsageError: The file cannot be written.
+    """
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """Reads a JSON file.
+def read_json(path: pathlib.Path | str) -> dict[str, Any]:
+    """Reads a JSON object.
 
     Raises:
-      UsageError: it is not JSON, or not an object.
+      UsageError: The file cannot be read, is not JSON, or holds no object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        with os_errors_as(UsageError, f"{path} cannot be read as JSON"):
+            value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except UsageError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
-        raise UsageError(f"{path} holds {type(value).__name__}: a JSON object is due")
+        kind = type(value).__name__
+        raise UsageError(f"{path} holds {kind}: a JSON object is expected")
     return value
 
 
-def write_csv(path: pathlib.Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """Writes rows as CSV atomically, numbers so that they read back bit for bit."""
+def write_csv(path: pathlib.Path | str, rows: Sequence[Mapping[str, float]]) -> None:
+    """Writes rows as CSV; numbers are written so that they read back bit for bit.
+
+    Args:
+      path: File to make or to replace.
+      rows: One mapping a row, of column to value; a missing value is left empty.
+
+    Raises:
+      UsageError: The file cannot be written.
+    """
     text = io.StringIO()
     columns = list(dict.fromkeys(key for row in rows for key in row))
     writer = csv.DictWriter(text, columns, lineterminator="\n")

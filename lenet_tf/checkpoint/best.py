@@ -1,8 +1,10 @@
 """The best checkpoints of a run by a chosen metric.
 
-best = BestCheckpoints(checkpoint, workdir / "best", "val_accuracy")
-best.offer(step, {"val_accuracy": 0.985})    # saved if it is among the best
-find(workdir, "best")                        # its path prefix
+checkpoint = tf.train.Checkpoint(model=model, step=step)
+best = BestCheckpoints(checkpoint, "runs/mine/best", "val_mae", mode="min")
+best.clean()                                     # what a killed run has left
+best.offer(700, {"val_mae": 0.12})               # saved if it is among the best
+restore_model(model, best.path())
 """
 
 from __future__ import annotations
@@ -10,29 +12,43 @@ from __future__ import annotations
 import math
 import operator
 import pathlib
+from collections.abc import Mapping
+from typing import Any, TypedDict
 
 import tensorflow as tf
+from absl import logging
 
-from lenet_tf.checkpoint.storage import damage, delete, saved, write
+from lenet_tf.checkpoint.storage import delete, find_damage, list_checkpoints, write
 from lenet_tf.errors import CheckpointError
-from lenet_tf.files import read_json, write_json
+from lenet_tf.files import os_errors_as, read_json, write_json
+
+
+class Entry(TypedDict):
+    """One checkpoint of the list: its step, and the value of the metric there."""
+
+    step: int
+    value: float
 
 
 class BestCheckpoints:
     """Keeps the checkpoints with the best values of a metric.
 
     Args:
-      checkpoint: what is saved.
-      directory: made at the first save; `best.json` in it lists the values.
-      metric: name of the metric, such as "val_accuracy"; "" to read only.
-      mode: "max" or "min", which values are better.
-      keep: how many to keep.
+      checkpoint: What is saved.
+      directory: Folder of the checkpoints, made at the first save; `best.json` in it
+        lists their values.
+      metric: Name of the metric, such as "val_accuracy"; "" to read only.
+      mode: "max" when higher values are better, "min" when lower ones are.
+      keep: Number of checkpoints to keep, at least 1.
+
+    Raises:
+      CheckpointError: `mode` or `keep` is something else.
     """
 
     def __init__(
         self,
         checkpoint: tf.train.Checkpoint,
-        directory: pathlib.Path,
+        directory: pathlib.Path | str,
         metric: str,
         mode: str = "max",
         keep: int = 1,
@@ -41,76 +57,108 @@ class BestCheckpoints:
             raise CheckpointError(
                 f"mode is {mode!r}, keep is {keep}: give 'max' or 'min', and 1 or more"
             )
-        self._checkpoint, self.directory = checkpoint, directory
+        self._checkpoint, self.directory = checkpoint, pathlib.Path(directory)
         self.metric, self._sign, self._keep = metric, 1 if mode == "max" else -1, keep
+        self._damaged: set[int] = set()  # steps of what is listed and not whole
 
     @property
     def _record(self) -> pathlib.Path:
         return self.directory / "best.json"
 
-    def entries(self) -> list[dict[str, float]]:
-        """Returns `step` and value of what is kept, best first; of equals the older.
+    def entries(self) -> list[Entry]:
+        """Returns what is kept, best first; of equal values the older first.
 
         Raises:
-          UsageError: the list is damaged, or that of another metric.
+          UsageError: The list cannot be read, is damaged, or is of another metric.
         """
-        if not self._record.exists():
-            return []
+        with os_errors_as(CheckpointError, f"{self._record} cannot be read"):
+            if not self._record.exists():
+                return []
         record = read_json(self._record)
         try:
-            entries = [
-                {"step": operator.index(entry["step"]), "value": +entry["value"]}
-                for entry in record["checkpoints"]
-            ]
-        except (TypeError, KeyError) as error:
+            entries = [_entry(fields) for fields in record["checkpoints"]]
+        except (TypeError, KeyError, ValueError) as error:
             raise CheckpointError(
-                f"{self._record} is damaged: put it back, or remove {self.directory} "
-                "to choose the best among the epochs to come"
+                f"{self._record} is damaged: put it back, or move {self.directory} "
+                "away to choose the best among the epochs to come"
             ) from error
         if self.metric not in ("", record.get("metric")):
             raise CheckpointError(
                 f"{self.directory} holds the best by {record.get('metric')!r}, not by "
-                f"{self.metric!r}: choose that one, or remove the directory"
+                f"{self.metric!r}: choose that one, or move the directory away"
             )
         return entries
 
     def path(self) -> str | None:
-        """Returns the path prefix of the best checkpoint, None when there is none."""
+        """Returns the prefix of the best checkpoint, or None when there is none."""
         entries = self.entries()
-        return self._prefix(int(entries[0]["step"])) if entries else None
+        return self._prefix(entries[0]["step"]) if entries else None
 
-    def offer(self, step: int, metrics: dict[str, float]) -> bool:
+    def offer(self, step: int, metrics: Mapping[str, float]) -> bool:
         """Saves the present state if it is among the best; a NaN never is.
 
+        Args:
+          step: Step of the present state, which names the checkpoint.
+          metrics: Values at this step, with the chosen metric among them.
+
         Returns:
-          Whether it was saved.
+          Whether it is kept.
 
         Raises:
-          CheckpointError: it cannot be written; those before are whole.
+          CheckpointError: The metric is missing, or the checkpoint cannot be written;
+            those kept before are whole.
         """
+        if self.metric not in metrics:
+            raise CheckpointError(
+                f"there is no metric {self.metric!r}: choose one of "
+                f"{', '.join(metrics)}"
+            )
         value, entries = metrics[self.metric], self.entries()
-        if {"step": step, "value": value} in entries and not damage(self._prefix(step)):
-            return True  # by a run that was killed after this; it is whole, and stays
-        old = [entry for entry in entries if entry["step"] != step]
-        new = [*old, {"step": step, "value": value}]
-        new.sort(key=lambda entry: (-self._sign * entry["value"], entry["step"]))
-        kept = new[: self._keep]
+        listed = {"step": step, "value": value} in entries
+        if listed and find_damage(self._prefix(step)) is None:
+            return True  # saved by a run that was killed after it
+        whole = [entry for entry in entries if entry["step"] not in self._damaged]
+        ranked = [entry for entry in whole if entry["step"] != step]
+        ranked.append({"step": step, "value": value})
+        ranked.sort(key=lambda entry: (-self._sign * entry["value"], entry["step"]))
+        kept = ranked[: self._keep]
         if math.isnan(value) or all(entry["step"] != step for entry in kept):
             return False
         write(self._checkpoint, self._prefix(step))
-        # The list is written between saving the new and deleting the old: it never
-        # names what is not there.
+        # Between saving the new and deleting the old, so that the list never names what
+        # is not there.
         write_json(self._record, {"metric": self.metric, "checkpoints": kept})
-        for entry in new[self._keep :]:
-            delete(self._prefix(int(entry["step"])))
+        for old in {e["step"] for e in entries} - {e["step"] for e in kept}:
+            delete(self._prefix(old))
+        self._damaged.clear()
         return True
 
     def clean(self) -> None:
-        """Deletes what a killed run has left: checkpoints that are not listed."""
-        listed = [self._prefix(int(entry["step"])) for entry in self.entries()]
-        for path in saved(self.directory) if listed else ():
+        """Deletes checkpoints that are not listed, which a killed run has left.
+
+        A listed one that is missing or damaged is reported and left as it is, until a
+        checkpoint that is offered takes its place.
+
+        Raises:
+          UsageError: The list or a checkpoint cannot be read or deleted.
+        """
+        listed = {self._prefix(entry["step"]): entry for entry in self.entries()}
+        for path, entry in listed.items():
+            reason = find_damage(path)
+            if reason is not None:
+                logging.warning("best checkpoint %s is damaged: %s", path, reason)
+                self._damaged.add(entry["step"])
+        for path in list_checkpoints(self.directory) if listed else ():
             if path not in listed:
                 delete(path)
 
     def _prefix(self, step: int) -> str:
         return str(self.directory / f"step-{step}")
+
+
+def _entry(fields: Mapping[str, Any]) -> Entry:
+    """Checks one entry of the list."""
+    step, value = operator.index(fields["step"]), float(+fields["value"])
+    if step < 0 or math.isnan(value):
+        raise ValueError("no step, or no number")
+    return {"step": step, "value": value}

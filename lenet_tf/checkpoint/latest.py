@@ -1,71 +1,85 @@
-"""The latest checkpoints of a run, for resuming; the best are in best.py.
+"""The latest checkpoints of a run, to resume from; the best ones are in best.py.
 
-    latest = LatestCheckpoints(checkpoint, workdir / "checkpoints", keep=3)
-    path = latest.restore()               # None when there is nothing to restore
-    latest.save(step)
+    checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, step=step)
+    latest = LatestCheckpoints(checkpoint, "runs/mine/checkpoints", keep=3)
+    restored = latest.restore()              # None when nothing was saved yet
+    latest.save(int(step))
 
-Both are ordinary TensorFlow checkpoints, and neither evicts the other's. Everything
-that a run is made of is in one `tf.train.Checkpoint`: weights, slots, metric
-accumulators, the step, and what Python remembers (`RunRecord`), so one file is the
-whole truth and nothing has to be brought into line with it.
+Both are ordinary TensorFlow checkpoints, and neither deletes the other's. Everything
+that a run is made of is in one `tf.train.Checkpoint`: weights, slots, sums of metrics,
+the step, and what Python remembers (`RunRecord`).
 """
 
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import tensorflow as tf
 
-from lenet_tf.checkpoint.restore import restore_checkpoint
-from lenet_tf.checkpoint.storage import delete, newest_whole, saved, write
+from lenet_tf.checkpoint.restore import Restored, restore_checkpoint
+from lenet_tf.checkpoint.storage import delete, list_checkpoints, newest_whole, write
 from lenet_tf.errors import CheckpointError
 from lenet_tf.files import write_text
 
 
 class LatestCheckpoints:
-    """Keeps the newest checkpoints of a run, to resume from.
+    """Keeps the newest checkpoints of a run.
 
     Args:
-      checkpoint: what is saved and restored.
-      directory: made at the first save.
-      keep: how many to keep.
-      snapshot: for saving in the background: a function that copies the present state
-        and returns a `tf.train.Checkpoint` of the copy. Without it, `save` returns when
-        the files are complete.
+      checkpoint: What is saved and restored.
+      directory: Folder of the checkpoints, made at the first save.
+      keep: Number of checkpoints to keep, at least 1.
+      snapshot: Function that copies the present state and returns a
+        `tf.train.Checkpoint` of the copy, for saving in the background. Without it,
+        `save` returns when the files are complete.
+      writes: Whether this process may write and delete files. Of several workers only
+        the chief may; the others restore.
+
+    Attributes:
+      newest: Prefix of the checkpoint that was saved or restored last, or None.
+
+    Raises:
+      CheckpointError: `keep` is below 1.
     """
 
     def __init__(
         self,
         checkpoint: tf.train.Checkpoint,
-        directory: pathlib.Path,
+        directory: pathlib.Path | str,
         keep: int = 3,
         snapshot: Callable[[], tf.train.Checkpoint] | None = None,
+        *,
+        writes: bool = True,
     ) -> None:
         if keep < 1:
             raise CheckpointError(f"keep is {keep}: keep at least one checkpoint")
-        self._checkpoint, self.directory, self._keep = checkpoint, directory, keep
-        self._snapshot = snapshot
+        self._checkpoint, self.directory = checkpoint, pathlib.Path(directory)
+        self._keep, self._snapshot, self._writes = keep, snapshot, writes
         self._writer = ThreadPoolExecutor(1) if snapshot else None
         self._pending: Future[None] | None = None
         self.newest: str | None = None
         self._kept: list[str] = []
 
     def save(self, step: int, row_due: bool = False) -> str:
-        """Writes a checkpoint, then drops the oldest; a kill leaves the older whole.
+        """Writes a checkpoint, then deletes the oldest; the older survive a kill.
 
         Args:
-          step: in its name. A step that was just saved or restored is not saved again.
-          row_due: whether the epoch that ends at this step has no row yet. Such a
+          step: Step of the present state, which names the checkpoint. A step that was
+            just saved or restored is not saved again.
+          row_due: Whether the epoch that ends at this step has no row yet. Such a
             checkpoint gets another name: the one with the row is not written over it.
 
         Returns:
-          The path prefix of the newest checkpoint.
+          Prefix of the newest checkpoint.
 
         Raises:
-          CheckpointError: it cannot be written; the one before is whole.
+          CheckpointError: The checkpoint cannot be written, an old one cannot be
+            deleted, or this process may not write.
         """
+        if not self._writes:
+            raise CheckpointError("this worker only restores: the chief saves")
         path = str(self.directory / f"{'pending' if row_due else 'step'}-{step}")
         if path == self.newest:
             return path
@@ -78,36 +92,53 @@ class LatestCheckpoints:
         return path
 
     def poll(self) -> None:
-        """Raises what saving in the background has run into; does not wait for it."""
+        """Raises the failure of a save in the background, without waiting for it.
+
+        Raises:
+          CheckpointError: The save has failed.
+        """
         if self._pending is not None and self._pending.done():
             self.wait()
 
     def wait(self) -> None:
-        """Waits until what is being saved is complete, and raises its failure."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
-
-    def restore(self) -> str | None:
-        """Restores the newest whole checkpoint; the variables must exist already.
-
-        Returns:
-          Its path prefix, or None when there is none.
+        """Waits until the save in the background is complete.
 
         Raises:
-          CheckpointError: none is whole, or it does not hold exactly the variables of
-            this program.
+          CheckpointError: The save has failed.
+        """
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        try:
+            pending.result()
+        except BaseException:
+            self.newest = self._kept[-1] if self._kept else None
+            raise
+
+    def restore(self, optional: Collection[str] = ()) -> Restored | None:
+        """Restores the newest whole checkpoint; the variables exist already.
+
+        Args:
+          optional: Beginnings of keys that the checkpoint may lack or have too much;
+            see `restore_checkpoint`.
+
+        Returns:
+          What was restored, or None when nothing was saved yet.
+
+        Raises:
+          CheckpointError: No checkpoint is whole, or the newest whole one does not fit.
         """
         path = newest_whole(self.directory)
         if path is None:
             return None
-        restore_checkpoint(self._checkpoint, path)
-        found = saved(self.directory)
-        newer = found.index(path)  # and damaged: they are the first to be dropped
-        self._kept = [*found[:newer], *reversed(found[newer:])]
-        self._rotate()  # which a killed run may not have come to
+        restored = restore_checkpoint(self._checkpoint, path, optional)
+        if self._writes:
+            found = list_checkpoints(self.directory)
+            newer = found.index(path)  # and damaged: they are the first to be deleted
+            self._kept = [*found[:newer], *reversed(found[newer:])]
+            self._rotate()  # which a killed run may not have come to
         self.newest = path
-        return path
+        return restored
 
     def _write(self, checkpoint: tf.train.Checkpoint, path: str) -> None:
         write(checkpoint, path)
@@ -115,9 +146,11 @@ class LatestCheckpoints:
         self._rotate()
 
     def _rotate(self) -> None:
-        """Drops the oldest, and writes the state file, for tf.train.latest_checkpoint.
+        """Writes the state file and deletes the oldest.
 
-        The deletions come last, so that the file names nothing that is not there.
+        The state file is for `tf.train.latest_checkpoint`. The new checkpoint is on the
+        disk by now, and the deletions come last, so that the state file names nothing
+        that is not there.
         """
         dropped, self._kept = self._kept[: -self._keep], self._kept[-self._keep :]
         names = [pathlib.Path(path).name for path in self._kept]

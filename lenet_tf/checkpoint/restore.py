@@ -1,124 +1,199 @@
-"""Finds the newest whole checkpoint, and says what is wrong with the others.
+"""Restores checkpoints: a whole run to go on with, or the weights of a model alone.
 
-    path = newest_whole(workdir / "checkpoints")      # None when none was ever saved
-    restore_checkpoint(checkpoint, path)
+    restore_checkpoint(tf.train.Checkpoint(model=model, step=step), path)
+    restore_model(model, find_checkpoint("runs/mnist", "best"))
 
-Every tensor of a checkpoint is read and its checksum verified before anything of it is
-used. Nothing that is read here can execute code: tensors, and JSON text.
+A checkpoint that does not fit is refused before any variable is changed. Nothing that
+is read here can execute code: tensors, and JSON text.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
-import tempfile
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Literal
 
 import tensorflow as tf
+from absl import logging
 
 from lenet_tf.checkpoint.best import BestCheckpoints
-from lenet_tf.checkpoint.storage import READ_ERRORS, damage, newest_whole
+from lenet_tf.checkpoint.compare import Difference, compare, list_names
+from lenet_tf.checkpoint.storage import (
+    READ_ERRORS,
+    find_damage,
+    newest_whole,
+    readable_prefix,
+)
 from lenet_tf.errors import CheckpointError
+from lenet_tf.files import first_line
 from lenet_tf.optim.averaging import Average
 
-_KEY_SUFFIX = "/.ATTRIBUTES/"
+# Counts the calls of `tf.train.Checkpoint.save`, and is no part of a run.
+_SAVE_COUNTER = "save_counter"
+_AVERAGES = "average/averages/{}/.ATTRIBUTES/VARIABLE_VALUE"
 
 
-def restore_checkpoint(checkpoint: tf.train.Checkpoint, path: str) -> None:
-    """Restores every variable of a checkpoint.
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """What was restored.
 
-    Raises:
-      CheckpointError: it lacks a variable of the program, or the program one of its;
-        they are named.
+    Attributes:
+      path: Prefix of the checkpoint's files.
+      missing: Optional keys that the checkpoint lacks; their variables kept the values
+        they had.
     """
-    try:
-        _matched(lambda: checkpoint.restore(path), "assert_consumed")
-    except (AssertionError, *READ_ERRORS) as error:
-        reason = _difference(checkpoint, path) or str(error).splitlines()[0]
-        raise CheckpointError(f"{path} does not fit this program: {reason}") from error
+
+    path: str
+    missing: tuple[str, ...] = ()
 
 
-def restore_model(model: tf.Module, path: str, average: Average | None = None) -> None:
-    """Restores the weights of a model alone, for evaluation or export.
+def restore_checkpoint(
+    checkpoint: tf.train.Checkpoint, path: str, optional: Collection[str] = ()
+) -> Restored:
+    """Restores every variable and Python state of a checkpoint.
 
     Args:
-      model: whose weights are wanted.
-      path: prefix of a checkpoint.
-      average: of the weights, restored as well when there is one.
+      checkpoint: What is restored; its variables exist already.
+      path: Prefix of the checkpoint's files.
+      optional: Beginnings of keys, such as "metrics/totals/", that the checkpoint may
+        lack, or have too much. What it lacks keeps its present value; what it has too
+        much is ignored.
 
     Raises:
-      CheckpointError: the checkpoint lacks one of their variables.
+      CheckpointError: The checkpoint is damaged, lacks a variable of the program, holds
+        one that the program lacks, or one of another shape or dtype. Nothing has been
+        restored then.
     """
-    parts = (
-        {"model": model} if average is None else {"model": model, "average": average}
-    )
-    checkpoint = tf.train.Checkpoint(**parts)
-    try:
-        _matched(lambda: checkpoint.read(path), "assert_existing_objects_matched")
-    except (AssertionError, *READ_ERRORS) as error:
-        reason = damage(path) or str(error).splitlines()[0]
-        raise CheckpointError(f"{path} does not fit this model: {reason}") from error
+    path = str(path)
+    _ = checkpoint.save_counter  # made now: TensorFlow would restore it later
+
+    def check(difference: Difference) -> None:
+        unfit = difference.without([_SAVE_COUNTER, *optional])
+        if unfit != Difference((), ()):
+            raise CheckpointError(str(unfit))
+
+    found = _restore(checkpoint, path, "this program", check)
+    if set(found.surplus) - {_SAVE_COUNTER}:
+        logging.info("%s: not restored, %s", path, list_names(found.surplus))
+        # TensorFlow would read them from the file, long gone by then, as soon as the
+        # program has a variable of that name.
+        for part in tf.train.TrackableView(checkpoint).descendants():
+            part._deferred_dependencies.clear()
+    return Restored(path, tuple(k for k in found.missing if k != _SAVE_COUNTER))
 
 
-def _matched(read: Callable[[], Any], assertion: str) -> None:
-    status = None
-    try:
-        status = read()
-        getattr(status, assertion)()
-    finally:
-        if status is not None:
-            status.expect_partial()  # what is missing is said once, by the caller
+def restore_model(
+    model: tf.Module,
+    path: str,
+    average: Average | None = None,
+    weights: Literal["averaged", "raw"] | None = None,
+) -> None:
+    """Restores the weights of a model alone, for evaluation or export.
+
+    A run with a moving average of the weights is measured with the averaged ones, so
+    these are what the model gets from a checkpoint that has them.
+
+    Args:
+      model: Model whose variables exist already.
+      path: Prefix of a checkpoint's files.
+      average: Moving average to restore as well; the model then gets the raw weights,
+        as in a trainer, which exchanges them when it evaluates.
+      weights: "averaged" or "raw" weights; None for the averaged ones if there are any.
+
+    Raises:
+      CheckpointError: The checkpoint is damaged, or lacks a variable of the model, or
+        the averaged weights that were asked for.
+    """
+    if weights not in ("averaged", "raw", None):
+        raise CheckpointError(f"weights is {weights!r}: choose 'averaged' or 'raw'")
+    if not model.variables:
+        raise CheckpointError(
+            f"{model.name} has no variables yet: call it on an example first"
+        )
+    path = str(path)
+    parts = {"model": model} if average is None else dict(model=model, average=average)
+
+    def check(difference: Difference) -> None:
+        unfit = dataclasses.replace(difference, surplus=())
+        if unfit != Difference((), ()):
+            raise CheckpointError(str(unfit))
+
+    _restore(tf.train.Checkpoint(**parts), path, "this model", check)
+    if average is None and weights != "raw":
+        _assign_averages(model, path, required=weights == "averaged")
 
 
-def _difference(checkpoint: tf.train.Checkpoint, path: str) -> str:
-    """Names what a checkpoint lacks, has too much, or has of another shape."""
-    try:
-        there = _shapes(path)
-        with tempfile.TemporaryDirectory() as directory:
-            here = _shapes(checkpoint.write(f"{directory}/program"))
-    except READ_ERRORS as error:
-        return str(error).splitlines()[0]
-    lists = {
-        "it lacks": here.keys() - there.keys(),
-        "the program has no": there.keys() - here.keys(),
-        "of another shape are": {
-            f"{key} ({there[key]}, in the program {here[key]})"
-            for key in here.keys() & there.keys()
-            if here[key] != there[key]
-        },
-    }
-    return "; ".join(
-        f"{what} {', '.join(sorted(names))}" for what, names in lists.items() if names
-    )
+def _assign_averages(model: tf.Module, path: str, required: bool) -> None:
+    """Gives a model the averaged weights of a checkpoint that has them."""
+    with readable_prefix(path) as prefix:
+        reader = tf.train.load_checkpoint(prefix)
+        keys = map(_AVERAGES.format, range(len(reader.get_variable_to_shape_map())))
+        values = [reader.get_tensor(key) for key in keys if reader.has_tensor(key)]
+    if not values:
+        if required:
+            raise CheckpointError(
+                f"{path} has no averaged weights: choose weights='raw'"
+            )
+        return
+    variables = model.trainable_variables
+    if [v.shape for v in variables] != [value.shape for value in values]:
+        raise CheckpointError(
+            f"the averaged weights in {path} are not those of all trainable variables "
+            "of this model: choose weights='raw', or give `average`"
+        )
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
-def _shapes(path: str) -> dict[str, list[int]]:
-    shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
-    return {
-        key.split(_KEY_SUFFIX)[0]: shape
-        for key, shape in shapes.items()
-        if _KEY_SUFFIX in key
-    }
+def _restore(
+    checkpoint: tf.train.Checkpoint,
+    path: str,
+    what: str,
+    check: Callable[[Difference], None],
+) -> Difference:
+    """Restores what fits, after `check` has accepted how the two differ."""
+    with readable_prefix(path) as prefix:
+        try:
+            difference = compare(checkpoint, tf.train.load_checkpoint(prefix))
+            check(difference)
+            status = checkpoint.read(prefix)
+            status.expect_partial()  # TensorFlow has nothing to warn of any more
+            if difference == Difference((), ()):
+                status.assert_consumed()
+            elif not difference.missing:
+                status.assert_existing_objects_matched()
+            return difference
+        except CheckpointError as error:
+            raise CheckpointError(f"{path} does not fit {what}: {error}") from error
+        except (AssertionError, *READ_ERRORS) as error:
+            damage = find_damage(path)
+            reason = damage or first_line(error)
+            fault = "is damaged" if damage else f"does not fit {what}"
+            raise CheckpointError(f"{path} {fault}: {reason}") from error
 
 
-def find_checkpoint(workdir: pathlib.Path, which: str = "latest") -> str:
+def find_checkpoint(workdir: pathlib.Path | str, which: str = "latest") -> str:
     """Finds a checkpoint of a run.
 
     Args:
-      workdir: of the run.
+      workdir: Folder of the run.
       which: "latest" or "best".
 
     Returns:
-      Its path prefix.
+      Prefix of the checkpoint's files.
 
     Raises:
-      CheckpointError: there is none, or it is damaged.
+      CheckpointError: There is none, or it is damaged or may not be read.
     """
+    workdir = pathlib.Path(workdir)
     if which == "best":
         path = BestCheckpoints(tf.train.Checkpoint(), workdir / "best", "").path()
-        reason = path and damage(path)
+        reason = path and find_damage(path)
         if reason:
-            raise CheckpointError(f"{path} is damaged: {reason}; take the latest")
+            raise CheckpointError(
+                f"{path} is damaged: {reason}; put it back, or take the latest"
+            )
     elif which == "latest":
         path = newest_whole(workdir / "checkpoints")
     else:

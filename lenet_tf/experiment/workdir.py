@@ -1,10 +1,10 @@
-"""The workdir is the run: its files are written whole or not at all.
+"""The workdir is the run: who holds it, and which settings it was made with.
 
-    write_json(workdir / "result.json", {"test_accuracy": 0.985})
-    with claim(workdir, config, free):    # makes it, or finds the run it holds
-        ...
+    with claim("runs/mine", {"learning_rate": 0.1, "epochs": 3}, free={"epochs"}):
+        trainer.fit(batches, epochs=3, saver=Saver("runs/mine"))
 
-Every file is written to a temporary name beside it and renamed.
+The first claim makes the folder and its config.json; later ones must have the same
+settings, but for the free ones. While the context lasts no other process gets it.
 """
 
 from __future__ import annotations
@@ -13,102 +13,165 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import re
 import socket
+import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from lenet_tf.errors import UsageError
-from lenet_tf.files import read_json, write_json
+from lenet_tf.files import (
+    make_folder,
+    os_errors_as,
+    read_json,
+    remove_temporaries,
+    write_json,
+)
+
+# Folder below the workdir -> the files that we write there by renaming; None for all.
+_WRITTEN: Mapping[str, Collection[str] | None] = {
+    "": ("config.json", "history.csv", "result.json"),
+    "checkpoints": ("checkpoint",),
+    "best": ("best.json",),
+    "report": None,
+}
+_MOST_SHOWN = 60  # characters of a value in a message
 
 
 @contextlib.contextmanager
 def claim(
-    workdir: pathlib.Path, config: Mapping[str, Any], free: set[str]
+    workdir: pathlib.Path | str,
+    config: Mapping[str, Any],
+    free: Collection[str] = (),
+    defaults: Mapping[str, Any] | None = None,
 ) -> Iterator[None]:
     """Holds a workdir for a run of one configuration, while the context lasts.
 
+    What a killed process has left of half-written files is removed.
+
     Args:
-      workdir: made with its parents; gets a config.json.
-      config: the run's settings, JSON values.
-      free: settings that may change when a run is resumed.
+      workdir: Folder of the run, made with its parents; gets a config.json.
+      config: Settings of the run, JSON values.
+      free: Names of the settings that may change when a run is resumed.
+      defaults: Values of settings that the config.json of an older version may lack.
 
     Raises:
-      UsageError: it is a file, cannot be written, is in use by another process, or
-        holds a run of other settings.
+      UsageError: The workdir is no folder, cannot be written, is in use by another
+        process, or holds a run of other settings.
     """
+    workdir = pathlib.Path(workdir)
     _make(workdir)
     with _locked(workdir):
-        for left in workdir.rglob(".*.tmp"):  # by a process that was killed
-            left.unlink(missing_ok=True)
+        for folder, names in _WRITTEN.items():
+            remove_temporaries(workdir / folder, names)
         path = workdir / "config.json"
         if path.exists():
-            _check_same(workdir, read_json(path), config, free)
+            there = {**(defaults or {}), **read_json(path)}
+            _check_same(workdir, there, config, free)
+        elif any((workdir / "checkpoints").glob("*.index")):
+            raise UsageError(
+                f"workdir {workdir} holds checkpoints, but its config.json is gone: "
+                "put it back, or choose another workdir"
+            )
         write_json(path, config)
         yield
 
 
 def _make(workdir: pathlib.Path) -> None:
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(workdir)):
+        raise UsageError(
+            f"workdir {workdir} is a URL: choose a folder of this machine, such as one "
+            "where the storage is mounted"
+        )
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
+        str(workdir).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"workdir {str(workdir)!r} is not a name in UTF-8: choose another workdir"
+        ) from error
+    try:
+        make_folder(workdir)
         with tempfile.TemporaryFile(dir=workdir):
             pass
     except (FileExistsError, NotADirectoryError) as error:
         raise UsageError(
-            f"workdir {workdir} is not a directory: choose another --workdir"
+            f"workdir {workdir} is not a directory: choose another workdir"
         ) from error
     except OSError as error:
         raise UsageError(
             f"workdir {workdir} cannot be written ({error.strerror}): choose another "
-            "--workdir"
+            "workdir"
         ) from error
 
 
 @contextlib.contextmanager
 def _locked(workdir: pathlib.Path) -> Iterator[None]:
-    """Locks for this process.
+    """Locks the workdir for this process.
 
-    The lock is the system's (flock), so it goes with the process, however that ends;
-    the file only tells who holds it, and stays.
+    The lock is the system's (flock), so it ends with the process, however that ends.
+    The file stays; its text tells who holds the lock.
     """
-    path = workdir / ".lock"
+    lock = _open_lock(workdir / ".lock")
     try:
-        opened = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - with, below
-    except OSError as error:
-        raise UsageError(
-            f"{path} cannot be opened: {error.strerror}; remove it"
-        ) from error
-    with opened as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise UsageError(
-                f"workdir {workdir} is in use by {holder}: wait for its end, or choose "
-                "another --workdir"
-            ) from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+        with os_errors_as(UsageError, f"{workdir / '.lock'} cannot be locked"):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                holder = os.read(lock, 200).decode(errors="replace").strip()
+                raise UsageError(
+                    f"workdir {workdir} is in use by {holder or 'another process'}: "
+                    "wait for its end, or choose another workdir"
+                ) from error
+            os.ftruncate(lock, 0)
+            os.write(
+                lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode()
+            )
         yield
-        file.truncate(0)
+        with contextlib.suppress(OSError):
+            os.ftruncate(lock, 0)
+    finally:
+        os.close(lock)
+
+
+def _open_lock(path: pathlib.Path) -> int:
+    """Opens a lock file: no link is followed, a pipe does not block, nothing is cut."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        lock = os.open(path, flags, 0o666)
+    except OSError as error:
+        reason = "a symbolic link" if path.is_symlink() else error.strerror
+        raise UsageError(
+            f"{path} cannot be opened: {reason}; remove it, or choose another workdir"
+        ) from error
+    if not stat.S_ISREG(os.fstat(lock).st_mode):
+        os.close(lock)
+        raise UsageError(f"{path} is not a regular file: remove it")
+    return lock
 
 
 def _check_same(
     workdir: pathlib.Path,
     there: Mapping[str, Any],
     config: Mapping[str, Any],
-    free: set[str],
+    free: Collection[str],
 ) -> None:
     differing = [
-        f"{key} (there {there.get(key)!r}, now {config.get(key)!r})"
-        for key in sorted({*there, *config} - free)
-        if there.get(key) != config.get(key)
+        f"{key} (there {_shown(there, key)}, now {_shown(config, key)})"
+        for key in sorted({*there, *config} - set(free))
+        if key not in there or key not in config or there[key] != config[key]
     ]
     if differing:
         raise UsageError(
             f"workdir {workdir} holds a run of another configuration: "
             f"{', '.join(differing)}; go on with its settings, or choose another "
-            "--workdir"
+            "workdir"
         )
+
+
+def _shown(settings: Mapping[str, Any], key: str) -> str:
+    """Returns a setting's value for a message, cut when it is long."""
+    if key not in settings:
+        return "not known"
+    text = repr(settings[key])
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import math
 import os
 import pathlib
-from typing import Any
 
-import numpy as np
 import pytest
 
 from lenet_tf.errors import UsageError
 from lenet_tf.experiment.workdir import claim
-from lenet_tf.files import read_json, write_csv, write_json, write_text
+from lenet_tf.files import read_json
 
 CONFIG = {"dataset": "mnist", "batch_size": 64, "epochs": 3, "save_steps": None}
 
@@ -22,114 +17,6 @@ CONFIG = {"dataset": "mnist", "batch_size": 64, "epochs": 3, "save_steps": None}
 def names(directory: pathlib.Path) -> list[str]:
     """What lies in a directory, hidden files too."""
     return sorted(path.name for path in directory.iterdir())
-
-
-def test_writing_replaces_the_file_and_leaves_no_other(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "note.txt"
-    write_text(path, "first, and longer")
-    write_text(path, "zweite ü\n")
-    assert path.read_bytes() == "zweite ü\n".encode()
-    assert names(tmp_path) == ["note.txt"]
-
-
-def test_a_reader_who_has_the_file_open_keeps_the_old_content(
-    tmp_path: pathlib.Path,
-) -> None:
-    path = tmp_path / "result.json"
-    write_json(path, {"a": 1})
-    with path.open() as reader:
-        write_json(path, {"a": 2})
-        assert json.load(reader) == {"a": 1}
-    assert read_json(path) == {"a": 2}
-
-
-def test_a_value_that_json_cannot_hold_leaves_the_old_file(
-    tmp_path: pathlib.Path,
-) -> None:
-    path = tmp_path / "result.json"
-    write_json(path, {"a": 1})
-    with pytest.raises(TypeError, match="not JSON serializable"):
-        write_json(path, {"a": 2, "b": object()})
-    assert read_json(path) == {"a": 1}
-    assert names(tmp_path) == ["result.json"]
-
-
-def test_text_that_cannot_be_encoded_leaves_the_old_file(
-    tmp_path: pathlib.Path,
-) -> None:
-    path = tmp_path / "note.txt"
-    write_text(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_text(path, "new " * 10_000 + "\ud800")
-    assert path.read_text() == "old"
-    assert names(tmp_path) == ["note.txt"]
-
-
-def test_a_failing_rename_leaves_no_temporary_file(tmp_path: pathlib.Path) -> None:
-    (tmp_path / "taken" / "inside").mkdir(parents=True)
-    with pytest.raises(UsageError, match="taken cannot be written"):
-        write_text(tmp_path / "taken", "text")
-    assert names(tmp_path) == ["taken"]
-
-
-def test_json_keeps_the_order_of_keys_and_every_bit_of_a_float(
-    tmp_path: pathlib.Path,
-) -> None:
-    value = {"z": 0.1 + 0.2, "a": math.pi, "m": 5e-324, "n": [1, None, "x"]}
-    write_json(tmp_path / "x.json", value)
-    read = read_json(tmp_path / "x.json")
-    assert list(read.items()) == list(value.items())
-
-
-@pytest.mark.parametrize("text", ["", "{", '{"a": 1', "\x00\xff"])
-def test_what_is_not_json_is_refused_with_its_path(
-    tmp_path: pathlib.Path, text: str
-) -> None:
-    path = tmp_path / "x.json"
-    path.write_text(text, encoding="latin-1")
-    with pytest.raises(UsageError, match=r"x\.json cannot be read as JSON"):
-        read_json(path)
-
-
-def test_a_file_that_is_not_there_is_refused_with_its_path(
-    tmp_path: pathlib.Path,
-) -> None:
-    with pytest.raises(UsageError, match=r"none\.json cannot be read"):
-        read_json(tmp_path / "none.json")
-
-
-def test_json_that_is_no_object_is_refused_with_what_it_is(
-    tmp_path: pathlib.Path,
-) -> None:
-    (tmp_path / "x.json").write_text("[1, 2]")
-    with pytest.raises(UsageError, match="holds list: a JSON object is due"):
-        read_json(tmp_path / "x.json")
-
-
-def test_numbers_of_a_csv_read_back_bit_for_bit(tmp_path: pathlib.Path) -> None:
-    rng = np.random.default_rng(0)
-    losses = [*rng.normal(size=50).tolist(), 0.1 + 0.2, 1e-300, 5e-324, math.inf]
-    rows = [{"epoch": i + 1, "loss": loss} for i, loss in enumerate(losses)]
-    path = tmp_path / "history.csv"
-    write_csv(path, rows)
-    with path.open(newline="") as file:
-        read = list(csv.DictReader(file))
-    assert list(read[0]) == ["epoch", "loss"]
-    assert [int(row["epoch"]) for row in read] == list(range(1, len(losses) + 1))
-    assert [float(row["loss"]) for row in read] == losses
-    assert names(tmp_path) == ["history.csv"]
-
-
-def test_a_csv_that_cannot_be_written_leaves_the_old_one(
-    tmp_path: pathlib.Path,
-) -> None:
-    path = tmp_path / "history.csv"
-    write_csv(path, [{"epoch": 1}])
-    bad: list[Any] = [{"epoch": 1}, "no row"]
-    with pytest.raises(AttributeError):
-        write_csv(path, bad)
-    assert path.read_text() == "epoch\n1\n"
-    assert names(tmp_path) == ["history.csv"]
 
 
 def test_a_claim_makes_the_workdir_with_its_parents_and_config(
@@ -171,7 +58,8 @@ def test_another_configuration_is_refused_with_each_key_and_both_values(
     assert "dataset (there 'mnist', now 'kmnist')" in message
     assert "epochs" not in message
     assert str(tmp_path) in message
-    assert "--workdir" in message
+    assert "choose another workdir" in message
+    assert "--" not in message
     assert "\n" not in message
     assert read_json(tmp_path / "config.json") == CONFIG
 
@@ -180,7 +68,9 @@ def test_keys_that_only_one_configuration_has_differ(tmp_path: pathlib.Path) -> 
     with claim(tmp_path, {"old": 1}, set()):
         pass
     with (
-        pytest.raises(UsageError, match=r"new \(there None, now 2\), old \(there 1"),
+        pytest.raises(
+            UsageError, match=r"new \(there not known, now 2\), old \(there 1, now"
+        ),
         claim(tmp_path, {"new": 2}, set()),
     ):
         pass
@@ -251,3 +141,150 @@ def test_a_directory_without_write_permission_is_refused(
             pass
     finally:
         tmp_path.chmod(0o700)
+
+
+def test_a_workdir_may_be_given_as_text(tmp_path: pathlib.Path) -> None:
+    with claim(str(tmp_path / "run"), CONFIG):
+        pass
+    assert read_json(tmp_path / "run" / "config.json") == CONFIG
+
+
+def test_only_half_written_files_of_a_run_are_cleared_away(
+    tmp_path: pathlib.Path,
+) -> None:
+    ours = [
+        ".config.json.12.tmp",
+        ".history.csv.12.tmp",
+        "checkpoints/.checkpoint.12.tmp",
+        "best/.best.json.12.tmp",
+        "report/.curves.png.12.tmp",
+    ]
+    others = [
+        ".x.tmp",
+        ".notes.txt.12.tmp",
+        "checkpoints/.mine.12.tmp",
+        "other-run/.history.csv.12.tmp",
+        "other-run/checkpoints/.checkpoint.12.tmp",
+        "report/.editor.tmp",
+    ]
+    for name in (*ours, *others):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("half")
+    (tmp_path / ".result.json.12.tmp").mkdir()
+    with claim(tmp_path, CONFIG):
+        pass
+    assert [name for name in ours if (tmp_path / name).exists()] == []
+    assert [name for name in others if not (tmp_path / name).exists()] == []
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_lock_that_is_a_link_is_refused_and_its_target_left_alone(
+    tmp_path: pathlib.Path, there: bool
+) -> None:
+    target, workdir = tmp_path / "precious.txt", tmp_path / "run"
+    workdir.mkdir()
+    if there:
+        target.write_text("precious")
+    (workdir / ".lock").symlink_to(target)
+    with (
+        pytest.raises(
+            UsageError, match=r"\.lock cannot be opened: a symbolic link; rem"
+        ),
+        claim(workdir, CONFIG),
+    ):
+        pass
+    assert target.exists() == there
+    assert not there or target.read_text() == "precious"
+
+
+def test_a_lock_that_is_a_pipe_or_a_folder_is_refused(tmp_path: pathlib.Path) -> None:
+    os.mkfifo(tmp_path / ".lock")
+    with (
+        pytest.raises(UsageError, match=r"\.lock is not a regular file: remove it"),
+        claim(tmp_path, CONFIG),
+    ):
+        pass
+    (tmp_path / ".lock").unlink()
+    (tmp_path / ".lock").mkdir()
+    with (
+        pytest.raises(UsageError, match=r"\.lock cannot be opened: Is a directory"),
+        claim(tmp_path, CONFIG),
+    ):
+        pass
+
+
+def test_a_refused_claim_leaves_the_holders_name(tmp_path: pathlib.Path) -> None:
+    with claim(tmp_path, CONFIG):
+        holder = (tmp_path / ".lock").read_text()
+        with (
+            pytest.raises(UsageError, match=f"is in use by {holder.strip()}: wait"),
+            claim(tmp_path, CONFIG),
+        ):
+            pass
+        assert (tmp_path / ".lock").read_text() == holder
+    assert (tmp_path / ".lock").read_text() == ""
+
+
+def test_a_setting_that_an_older_version_did_not_have_counts_as_its_default(
+    tmp_path: pathlib.Path,
+) -> None:
+    newer = {**CONFIG, "nesterov": False}
+    with claim(tmp_path, CONFIG):
+        pass
+    with (
+        pytest.raises(UsageError, match=r"nesterov \(there False, now True\)"),
+        claim(tmp_path, {**CONFIG, "nesterov": True}, defaults=newer),
+    ):
+        pass
+    with claim(tmp_path, newer, defaults=newer):
+        pass
+    assert read_json(tmp_path / "config.json") == newer
+    with (
+        pytest.raises(UsageError, match=r"nesterov \(there False, now not known\)"),
+        claim(tmp_path, CONFIG, defaults=CONFIG),
+    ):
+        pass
+
+
+def test_checkpoints_without_their_config_are_refused(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step-7.index").write_bytes(b"x")
+    with (
+        pytest.raises(
+            UsageError, match=r"config\.json is gone: put it back, or choose"
+        ),
+        claim(tmp_path, CONFIG),
+    ):
+        pass
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_a_long_value_is_not_echoed_whole(tmp_path: pathlib.Path) -> None:
+    with claim(tmp_path, {"note": "x" * 1_000_000}):
+        pass
+    with (
+        pytest.raises(UsageError, match="now 'short'") as error,
+        claim(tmp_path, {"note": "short"}),
+    ):
+        pass
+    assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize("workdir", ["gs://bucket/run", "s3://bucket/run"])
+def test_a_url_is_refused(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, workdir: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with (
+        pytest.raises(UsageError, match="is a URL: choose a folder"),
+        claim(workdir, {}),
+    ):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: pathlib.Path) -> None:
+    workdir = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    with pytest.raises(UsageError, match="is not a name in UTF-8"), claim(workdir, {}):
+        pass
+    assert names(tmp_path) == []
