@@ -5,24 +5,23 @@ python -m lenet_tf evaluate --workdir=runs/mnist --checkpoint=best
 
 from __future__ import annotations
 
-import pathlib
-
 from absl import flags
 
 from lenet_tf.cli import program
 from lenet_tf.experiment.runs import evaluate
 
-_WORKDIR = flags.DEFINE_string("workdir", "runs/mnist", "The run's directory.")
+_WORKDIR = program.define_path("workdir", "runs/mnist", "Directory of the run.")
 _CHECKPOINT = flags.DEFINE_enum(
     "checkpoint",
     "latest",
     ["latest", "best"],
-    "The weights of result.json, or those best on the validation split.",
+    "Weights to evaluate: those of result.json, or those of the best epoch on the "
+    "validation split.",
 )
 
 
 def _main() -> None:
-    test = evaluate(pathlib.Path(_WORKDIR.value), _CHECKPOINT.value)
+    test = evaluate(_WORKDIR.value, _CHECKPOINT.value)
     print(
         f"test accuracy {test['test_accuracy']:.2%}, test loss "
         f"{test['test_loss']:.4f}, {test['test_examples']:,} test examples"

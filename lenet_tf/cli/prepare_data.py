@@ -3,30 +3,24 @@
     python -m lenet_tf prepare_data --dataset=mnist
     python -m lenet_tf prepare_data --dataset=fashion_mnist --idx_dir=downloads/fashion
 
-A machine without the network can be given the directory that this prints.
+The directory that this prints can be copied to a machine without a network.
 """
 
 from __future__ import annotations
 
-from absl import flags
-
-from lenet_tf.cli import program
+from lenet_tf.cli import program, setting_flags
 from lenet_tf.data import datasets
+from lenet_tf.experiment.config import Config
 
-_DATASET = flags.DEFINE_string("dataset", "mnist", "TFDS name, such as emnist/letters.")
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "TFDS's directory (TFDS_DATA_DIR, else ~/tensorflow_datasets)."
-)
-_IDX_DIR = flags.DEFINE_string(
-    "idx_dir", None, "Folder with the dataset's four IDX files, plain or .gz."
-)
+setting_flags.define(Config, "dataset", "data_dir", "idx_dir")
 
 
 def _main() -> None:
+    config = Config.from_dict(setting_flags.given(Config))
     splits = datasets.load(
-        _DATASET.value,
-        data_dir=_DATA_DIR.value,
-        idx_dir=_IDX_DIR.value,
+        config.dataset,
+        data_dir=config.data_dir,
+        idx_dir=config.idx_dir,
         validation_examples=0,
     )
     print(

@@ -4,10 +4,11 @@
         flags.DEFINE_string("dataset", "mnist", "TFDS name.")
 
     if __name__ == "__main__":
-        program.run(main)
+        program.run(main, __doc__)
 
-Exit status: 0, or what `main` returns; 1 for a `UsageError`; 2 for a wrong flag; 130
-for Ctrl-C and 143 for SIGTERM. Any other exception is a bug and keeps its traceback.
+Exit status: 0, or what `main` returns; 2 for a flag that is unknown or has a wrong
+value; 1 for any other `UsageError` or error of the file system; 130 for Ctrl-C and 143
+for SIGTERM. Any other exception is a bug and keeps its traceback.
 
 Before training, both signals end the program at once; nothing is half-written then.
 """
@@ -15,60 +16,49 @@ Before training, both signals end the program at once; nothing is half-written t
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import logging as python_logging
 import os
 import pathlib
+import re
 import signal
 import sys
-import tempfile
 import types
 from collections.abc import Callable, Iterator
 
+from lenet_tf.cli import startup as startup  # first, since it imports TensorFlow
+
+# isort: split
+
+import tensorflow as tf
 from absl import flags, logging
 
-# While TensorFlow is imported the system's answer will do, which has no traceback.
-signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-@contextlib.contextmanager
-def _held_back_stderr() -> Iterator[None]:
-    """Keeps what C++ writes to stderr, and shows it only if the context fails.
-
-    TensorFlow's start-up notices come before its log level is in force, so
-    TF_CPP_MIN_LOG_LEVEL does not reach them.
-    """
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as kept:
-        os.dup2(kept.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            kept.seek(0)
-            os.write(stderr, kept.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-
-
-# TF_CPP_MIN_LOG_LEVEL=0 shows all there is to see.
-# Of a lost worker TensorFlow tells at the level of errors, in half a page.
-_worker = {"TF_CONFIG", "SLURM_STEP_NUM_TASKS"} & os.environ.keys()
-_level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if _worker else "2")
-_quiet = _level != "0"
-with _held_back_stderr() if _quiet else contextlib.nullcontext():
-    import tensorflow as tf
-
-    tf.config.list_physical_devices()
-
-import lenet_tf  # noqa: E402
-from lenet_tf.errors import UsageError  # noqa: E402
-from lenet_tf.signals import SIGNALS, StopRequested  # noqa: E402
+import lenet_tf
+from lenet_tf.errors import UsageError
+from lenet_tf.experiment.declaration import local_path
+from lenet_tf.signals import SIGNALS, StopRequested
 
 _HELP = frozenset(f"{dash}{name}" for dash in ("-", "--") for name in ("help", "h"))
+# Of the flags that absl and TensorFlow define only these have an effect here.
+_KEPT = {"flagfile", "verbosity"}
+_FOREIGN = frozenset(flags.FLAGS) - _KEPT
 _groups: dict[str, list[str]] = {}
+
+
+class _PathParser(flags.ArgumentParser[pathlib.Path]):
+    def parse(self, argument: str | pathlib.Path) -> pathlib.Path:
+        try:
+            return local_path(os.fspath(argument))
+        except ValueError as error:
+            raise ValueError(f"it must be {error}") from error
+
+
+def define_path(
+    name: str, default: str | None, help: str
+) -> flags.FlagHolder[pathlib.Path]:
+    """Defines a flag whose value is the path of a file or directory."""
+    return flags.DEFINE(_PathParser(), name, default, help)
 
 
 @contextlib.contextmanager
@@ -77,76 +67,118 @@ def group(title: str) -> Iterator[None]:
     before = set(flags.FLAGS)
     yield
     # In the order of definition, which a set would lose.
-    _groups[title] = [name for name in flags.FLAGS if name not in before]
+    defined = [name for name in flags.FLAGS if name not in before]
+    _groups.setdefault(title, []).extend(defined)
 
 
 def run(main: Callable[[], int | None], doc: str | None) -> None:
-    """Parses the flags, calls `main`, and exits; `doc` goes before the help."""
+    """Parses the flags, calls `main`, and exits.
+
+    Args:
+      main: Does the program's work; returns the exit status, or None for 0.
+      doc: Text that `--help` prints before the flags.
+    """
+    try:
+        status = _run(main, doc)
+    except KeyboardInterrupt as second:  # while the first was being answered
+        status = StopRequested(*second.args or (signal.SIGINT,)).status
+    for signum in SIGNALS:  # The interpreter's end has no more use for ours.
+        signal.signal(signum, signal.SIG_DFL)
+    sys.exit(status)
+
+
+def _run(main: Callable[[], int | None], doc: str | None) -> int | None:
+    own = flags.FlagValues()
     try:
         for signum in SIGNALS:
             signal.signal(signum, _interrupt)
-        _parse(sys.argv, doc)
+        for name in flags.FLAGS:
+            flag = flags.FLAGS[name]
+            if name == flag.name and name not in _FOREIGN:  # Not its short name.
+                own[name] = flag
+        if _HELP & set(sys.argv[1:]):
+            print((doc or "").strip())
+            print(_help_text(own))
+            return 0
+        _parse(own, sys.argv)
         _log_to_stderr()
         status = main()
         sys.stdout.flush()
+        return status
     except flags.Error as error:
-        status = _fail(error, 2)
+        return _fail(str(error), 2)
     except UsageError as error:
-        status = _fail(error, 1)
-    except OSError as error:
-        # Without a name of a file, it was the standard output.
-        if error.filename or error.errno not in (errno.ENOSPC, errno.EPIPE):
-            raise
-        # The interpreter would try again at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = _fail(f"the standard output cannot be written: {error.strerror}", 1)
+        return _fail(str(error), 2 if _blames_a_flag(str(error), own) else 1)
     except StopRequested as stop:
         print(stop, file=sys.stderr)
-        status = stop.status
+        return stop.status
     except KeyboardInterrupt as interrupt:
         stopped = StopRequested(*interrupt.args or (signal.SIGINT,))
         print(stopped, file=sys.stderr)
-        status = stopped.status
-    sys.exit(status)
+        return stopped.status
+    except OSError as error:
+        if error.filename:
+            return _fail(f"{error.filename}: {error.strerror}", 1)
+        if error.errno not in (errno.ENOSPC, errno.EPIPE):
+            raise
+        # Without the name of a file, it was the standard output. The interpreter would
+        # try again at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _fail(f"the standard output cannot be written: {error.strerror}", 1)
 
 
 def _interrupt(signum: int, frame: types.FrameType | None) -> None:
     raise KeyboardInterrupt(signum)
 
 
-def _parse(argv: list[str], doc: str | None) -> None:
-    if _HELP & set(argv[1:]):
-        print((doc or "").strip())
-        print(_help_text())
-        sys.exit(0)
+def _parse(own: flags.FlagValues, argv: list[str]) -> None:
     try:
-        rest = flags.FLAGS(argv)[1:]
-    except flags.Error as error:
+        rest = own(argv)[1:]
+    except flags.UnrecognizedFlagError as error:
+        near = difflib.get_close_matches(error.flagname, list(own), n=1)
+        hint = f"did you mean --{near[0]}?" if near else "see --help"
+        raise flags.Error(f"there is no flag --{error.flagname}: {hint}") from error
+    except UnicodeError:
+        raise flags.Error("flagfile is not a text file: it must hold flags") from None
+    except (flags.Error, ValueError) as error:
         raise flags.Error(" ".join(str(error).split())) from error
     if rest:
         raise flags.Error(
             f"{' '.join(rest)!r} is not a flag: flags are --name=value, see --help"
         )
+    flags.FLAGS.mark_as_parsed()  # The flags themselves are the same objects.
 
 
-def _help_text() -> str:
+def _blames_a_flag(message: str, own: flags.FlagValues) -> bool:
+    """Whether an error is about the value of a flag that was given.
+
+    Errors of the library begin with the name and the value, as in "epochs is -1: ...".
+    """
+    named = re.findall(r"\b(\w+) is ", message)
+    return any(name in own and own[name].present for name in named)
+
+
+def _help_text(own: flags.FlagValues) -> str:
     """Lists the program's flags by group, each with its values and default."""
-    if not _groups:
-        return flags.FLAGS.main_module_help()
+    grouped = {name for names in _groups.values() for name in names}
+    others = [n for n in own if n not in grouped | _KEPT and n == own[n].name]
     lines = []
-    for title, names in _groups.items():
+    for title, names in {**_groups, "Flags": others}.items():
+        if not names:
+            continue
         lines += ["", f"{title}:"]
         for name in names:
-            flag = flags.FLAGS[name]
+            flag = own[name]
             usage = f"--[no]{name}" if flag.boolean else f"--{name}"
             lines.append(f"  {usage}")
-            default = "" if flag.default is None else f" (default {flag.default})"
-            lines.append(flags.text_wrap(flag.help + default, 80, indent="      "))
+            default = "none" if flag.default is None else flag.default
+            text = f"{flag.help} (default {default})"
+            lines.append(flags.text_wrap(text, 80, indent="      "))
     return "\n".join(lines)
 
 
-def _fail(error: Exception | str, status: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
+def _fail(message: str, status: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
     return status
 
 
@@ -164,7 +196,7 @@ def _log_to_stderr() -> None:
 
 
 def _is_for_the_user(record: python_logging.LogRecord) -> bool:
-    """TensorFlow and TFDS log notices and deprecations of their own through absl."""
+    """Whether a log line is ours, or a warning, or an error of TFDS."""
     path = pathlib.Path(record.pathname)
     if pathlib.Path(lenet_tf.__file__).parent in path.parents:
         return True

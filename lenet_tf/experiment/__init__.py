@@ -1,6 +1,9 @@
 """A whole run in a directory: settings, training, test figures, report."""
 
 from lenet_tf.experiment.build import as_batches as as_batches
+from lenet_tf.experiment.build import build_forward as build_forward
+from lenet_tf.experiment.build import build_optimizer as build_optimizer
+from lenet_tf.experiment.build import build_schedule as build_schedule
 from lenet_tf.experiment.build import build_trainer as build_trainer
 from lenet_tf.experiment.build import load_splits as load_splits
 from lenet_tf.experiment.config import Config as Config
@@ -9,4 +12,6 @@ from lenet_tf.experiment.recipes import recipe as recipe
 from lenet_tf.experiment.report import write_curves as write_curves
 from lenet_tf.experiment.runs import evaluate as evaluate
 from lenet_tf.experiment.runs import run as run
+from lenet_tf.experiment.settings import markdown_table as markdown_table
+from lenet_tf.experiment.settings import setting as setting
 from lenet_tf.experiment.workdir import claim as claim

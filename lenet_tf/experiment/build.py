@@ -6,8 +6,6 @@ trainer = build_trainer(config, splits, strategy)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import tensorflow as tf
 
 from lenet_tf.data import datasets
@@ -15,20 +13,20 @@ from lenet_tf.data.batches import Batches
 from lenet_tf.errors import UsageError
 from lenet_tf.experiment.config import Config
 from lenet_tf.nn.distortion import Distortion
-from lenet_tf.nn.images import IMAGE_SIZE, standardize
+from lenet_tf.nn.images import IMAGE_SIZE
 from lenet_tf.nn.lenet import LeNet5
-from lenet_tf.nn.losses import Forward, correct, softmax_cross_entropy
-from lenet_tf.optim import schedules
-from lenet_tf.optim.optimizers import SGD, Adam, AdamW, Optimizer
+from lenet_tf.nn.losses import Forward, distorted_classification
+from lenet_tf.optim import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from lenet_tf.parallel.strategies import on_gpu
 from lenet_tf.train.trainer import Trainer
 
 
 def load_splits(config: Config) -> datasets.Splits:
-    """Loads the dataset, and checks that the model takes it.
+    """Opens the dataset, and checks that the model takes its images.
 
     Raises:
-      UsageError: images too large, or other channels or classes than were asked for.
+      UsageError: The dataset is not to be had, its images are too large, or it has
+        other channels or classes than the configuration.
     """
     splits = datasets.load(
         config.dataset,
@@ -55,7 +53,7 @@ def load_splits(config: Config) -> datasets.Splits:
 def build_trainer(
     config: Config, splits: datasets.Splits, strategy: tf.distribute.Strategy
 ) -> Trainer:
-    """Makes model and optimizer in the strategy's scope, and their trainer."""
+    """Makes the model, in the strategy's scope, the optimizer and their trainer."""
     with strategy.scope():
         model = LeNet5(
             splits.num_classes,
@@ -86,65 +84,41 @@ def build_trainer(
 
 
 def build_forward(config: Config, xla: bool = False) -> Forward:
-    """Makes the forward function of an image classifier, distorted in training.
+    """Makes the forward function of a classifier whose training images are distorted.
 
     Args:
-      config: names what it does.
-      xla: whether XLA compiles it.
+      config: Settings; those of the distortions and the label smoothing are used.
+      xla: Whether XLA compiles the function.
     """
-    distort = Distortion(
+    distortion = Distortion(
         config.shift, config.rotate, config.scale, config.shear, config.elastic, xla
     )
-
-    def forward(
-        model: LeNet5, batch: Mapping[str, tf.Tensor], training: bool
-    ) -> dict[str, tf.Tensor]:
-        images, label = batch["image"], batch["label"]
-        if training and distort.moves():
-            images = distort(batch, tf.cast(images, tf.float32) / 255.0)
-        logits = model(standardize(images), training=training, batch=batch)
-        smoothing = config.smoothing if training else 0.0
-        return {
-            "loss": softmax_cross_entropy(logits, label, smoothing),
-            "accuracy": correct(logits, label),
-        }
-
-    return forward
+    return distorted_classification(distortion, config.smoothing)
 
 
-def build_schedule(config: Config, steps: int) -> schedules.Schedule:
-    """Makes the learning rate's schedule over so many steps."""
-    rate, steps = config.learning_rate, max(1, steps)
-    if config.schedule == "cosine":
-        return schedules.warmup_cosine(rate, steps, int(config.warmup * steps))
-    if config.schedule == "one_cycle":
-        return schedules.one_cycle(rate, steps, config.warmup)
-    if config.schedule == "exponential":
-        return schedules.exponential(rate, steps, config.decay)
-    if config.schedule == "polynomial":
-        return schedules.polynomial(rate, steps)
-    if config.schedule == "piecewise":
-        shares = config.milestone_shares()
-        return schedules.piecewise(
-            [int(share * steps) for share in shares],
-            [rate * config.decay**i for i in range(len(shares) + 1)],
-        )
-    return schedules.constant(rate)
+def build_schedule(config: Config, steps: int) -> Schedule:
+    """Makes the schedule of the learning rate over a number of steps."""
+    settings = config.as_dict()
+    return SCHEDULES.make(
+        config.schedule, config.learning_rate, max(1, steps), settings=settings
+    )
 
 
 def build_optimizer(config: Config, steps: int) -> Optimizer:
-    """Makes the optimizer that a configuration names, for so many steps."""
+    """Makes the optimizer, with a schedule over a number of steps."""
     schedule = build_schedule(config, steps)
-    if config.optimizer == "sgd":
-        return SGD(schedule, config.momentum)
-    if config.optimizer == "adamw":
-        return AdamW(schedule, config.weight_decay)
-    return Adam(schedule)
+    return OPTIMIZERS.make(config.optimizer, schedule, settings=config.as_dict())
 
 
 def as_batches(
     examples: datasets.Examples, batch_size: int, seed: int | None = None
 ) -> Batches:
-    """Cuts examples into batches of `image` and `label`, of all at most."""
+    """Cuts examples into batches of `image` and `label`.
+
+    Args:
+      examples: Images and their labels.
+      batch_size: Number of examples in a global batch; where there are fewer, all.
+      seed: Seed of the order of the examples; None keeps them in order.
+    """
     arrays = {"image": examples.image, "label": examples.label}
     return Batches(arrays, min(batch_size, max(1, len(examples))), seed=seed)

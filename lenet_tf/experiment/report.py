@@ -1,69 +1,80 @@
 """Pictures of a run.
 
-`write_curves` draws how training went: loss and accuracy, training against
-validation, side by side in one PNG.
-
     history = trainer.fit(...)
-    report.write_curves(history, workdir / "report" / "curves.png")
+    write_curves(history, workdir / "report" / "curves.png")
+
+The curves show loss and accuracy over the epochs, training against validation, side by
+side in one PNG. They need matplotlib, which `pip install 'lenet_tf[plots]'` brings.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from absl import logging
+
 from lenet_tf.errors import UsageError
+from lenet_tf.files import first_line, make_folder, os_errors_as, replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_TRAINING_COLOR = "#2a6f97"
-_VALIDATION_COLOR = "#d1603d"
+TRAINING_COLOR = "#2a6f97"
+VALIDATION_COLOR = "#d1603d"
+
+
+def draw_curves(history: Mapping[str, Sequence[float]], path: pathlib.Path) -> None:
+    """Writes the curves; where that fails, a warning of one line is logged.
+
+    For the end of a run, whose result does not depend on a picture.
+
+    Args:
+      history: As for `write_curves`.
+      path: PNG file to write.
+    """
+    try:
+        write_curves(history, path)
+    except Exception as error:  # matplotlib may raise anything, as for its matplotlibrc
+        logging.warning("the curves were not drawn: %s", first_line(error))
 
 
 def write_curves(history: Mapping[str, Sequence[float]], path: pathlib.Path) -> None:
     """Draws training and validation loss and accuracy over the epochs.
 
-    The file appears whole or not at all: it is written under a temporary name in
-    the same directory, then renamed. The best validation epoch is ringed, and named
-    with its value. Values that are not finite leave a gap.
+    The best epoch on the validation split is ringed, and its value is in the legend.
+    Values that are not finite leave a gap.
 
     Args:
-        history: One value an epoch under `loss`, `accuracy` (a fraction in [0, 1]),
-            `val_loss`, `val_accuracy` and `epoch` (counted from 1 where it is
-            absent). Each may be absent, or empty; other keys are ignored.
-        path: The PNG to write. Its directory is made where it is missing.
+      history: Values by epoch under `loss`, `accuracy` (a share in [0, 1]), `val_loss`,
+        `val_accuracy` and `epoch` (counted from 1 where it is absent). Each may be
+        absent or empty; other names are ignored.
+      path: PNG file to write, whole or not at all. Its folder is made if it is missing.
 
     Raises:
-        UsageError: It cannot be written.
+      UsageError: The file cannot be written, or matplotlib is not installed.
     """
-    # Imported here, for a run that draws nothing need not wait for it. The canvas is
-    # made by hand: pyplot would keep global state and choose a backend for all.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    # Imported here, so that a run that draws nothing does not wait for it. The canvas
+    # is made by hand: pyplot would keep global state and choose a backend for all.
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            "matplotlib is not installed: run pip install 'lenet_tf[plots]'"
+        ) from error
 
     figure = Figure(figsize=(11, 4.2), dpi=120, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     loss_axes, accuracy_axes = figure.subplots(1, 2)
     _draw_panel(loss_axes, history, "loss", "Loss")
     _draw_panel(accuracy_axes, history, "accuracy", "Accuracy (%)", percent=True)
-
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with os_errors_as(UsageError, f"{path} cannot be written"):
+        make_folder(path.parent)
+    with replacing(path) as temporary:
         canvas.print_png(temporary)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UsageError(
-            f"{path} cannot be written: {error.strerror or error}"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def _draw_panel(
@@ -73,14 +84,22 @@ def _draw_panel(
     label: str,
     percent: bool = False,
 ) -> None:
-    """Draws `metric` and `val_<metric>`; `percent` also says that higher is better."""
+    """Draws `metric` and `val_<metric>`.
+
+    Args:
+      axes: Axes to draw on.
+      history: As for `write_curves`.
+      metric: Name of the metric.
+      label: Label of the vertical axis.
+      percent: Whether the metric is a share, shown in percent, and better when higher.
+    """
     from matplotlib.ticker import MaxNLocator
 
     scale = 100 if percent else 1
     epochs: Sequence[float] = ()
     for key, legend, color in (
-        (metric, "training", _TRAINING_COLOR),
-        (f"val_{metric}", "validation", _VALIDATION_COLOR),
+        (metric, "training", TRAINING_COLOR),
+        (f"val_{metric}", "validation", VALIDATION_COLOR),
     ):
         values = [scale * float(value) for value in history.get(key, ())]
         if not values:

@@ -1,33 +1,34 @@
 """A whole training run in a workdir: data, model, training, test figures, report.
 
-    result = run(Config(epochs=3), workdir)
+    result = run(Config(epochs=3), "runs/mnist")
     result["test_accuracy"]
 
-Given the same workdir again it goes on where it stopped, and when the run is complete
+Given the same workdir again, `run` goes on where it stopped. When the run is complete,
 it only reads the result.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.metadata
 import json
 import pathlib
 import platform
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
 from lenet_tf.checkpoint.restore import find_checkpoint, restore_model
-from lenet_tf.checkpoint.storage import saved
+from lenet_tf.checkpoint.storage import list_checkpoints, newest_whole
 from lenet_tf.data import datasets
 from lenet_tf.errors import CheckpointError, UsageError
-from lenet_tf.experiment import report
 from lenet_tf.experiment.build import as_batches, build_trainer, load_splits
 from lenet_tf.experiment.config import Config
+from lenet_tf.experiment.report import draw_curves
 from lenet_tf.experiment.workdir import claim
 from lenet_tf.files import read_json, write_csv, write_json
 from lenet_tf.parallel.strategies import make_strategy
@@ -40,22 +41,26 @@ from lenet_tf.train.saver import Saver
 from lenet_tf.train.trainer import Trainer
 
 
-def run(config: Config, workdir: pathlib.Path, resume: bool = True) -> dict[str, Any]:
+def run(
+    config: Config, workdir: pathlib.Path | str, resume: bool = True
+) -> dict[str, Any]:
     """Trains by a configuration, evaluates the test split once, writes the results.
 
     Args:
-      config: the settings.
-      workdir: gets config.json, history.csv, result.json, report/, checkpoints/, best/.
-      resume: whether to go on with a run that the workdir holds.
+      config: Settings of the run.
+      workdir: Directory of the run; gets config.json, history.csv, result.json,
+        report/, checkpoints/ and best/.
+      resume: Whether to go on with a run that the workdir holds.
 
     Returns:
-      What result.json holds; nothing in a worker that is not the chief, which writes
-      nothing.
+      What result.json holds; an empty dict in a worker that is not the chief, which
+      writes nothing.
 
     Raises:
-      UsageError: a setting, the data or the workdir is not as it must be.
+      UsageError: A setting, the data or the workdir is not as it must be.
       StopRequested: SIGTERM or SIGINT came; the run is saved.
     """
+    workdir, settings = pathlib.Path(workdir), config.as_dict()
     strategy = make_strategy(
         config.num_replicas, config.strategy, worker_timeout=config.worker_timeout
     )
@@ -65,12 +70,16 @@ def run(config: Config, workdir: pathlib.Path, resume: bool = True) -> dict[str,
             f"batch_size is {config.batch_size}: it must be at least num_replicas, "
             f"which is {replicas}"
         )
+    several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    if resume and not several and (result := _complete_result(workdir, settings)):
+        logging.info("%s is complete: this is its result", workdir)
+        return result
     splits = load_splits(config)
-    settings, held = config.as_dict(), contextlib.ExitStack()
+    held, defaults = contextlib.ExitStack(), Config().as_dict()
     if is_chief(strategy):
-        held.enter_context(claim(workdir, settings, config.free_on_resume()))
+        held.enter_context(claim(workdir, settings, config.free_on_resume(), defaults))
     with held, StopSignals() as stop, together(strategy, stop.check) as poll:
-        check_alike(strategy, {"the checksum of the flags": _checksum(settings)})
+        check_alike(strategy, _alike(settings, splits))
         trainer = build_trainer(config, splits, strategy)
         _train(trainer, config, splits, workdir, resume, poll)
         try:
@@ -80,10 +89,10 @@ def run(config: Config, workdir: pathlib.Path, resume: bool = True) -> dict[str,
         except StopRequested as stopped:
             stopped.args = (f"{stopped}; the same command again evaluates {workdir}",)
             raise
+        if not is_chief(strategy):
+            return {}
         result = {
-            "test_accuracy": test["accuracy"],
-            "test_loss": test["loss"],
-            "test_examples": test["examples"],
+            **_test_figures(test),
             "train_examples": len(splits.train),
             "validation_examples": len(splits.validation),
             "parameters": count_parameters(trainer.model),
@@ -91,10 +100,10 @@ def run(config: Config, workdir: pathlib.Path, resume: bool = True) -> dict[str,
             "train_seconds": round(trainer.record.seconds, 3),
             "replicas": replicas,
             "versions": _versions(),
+            "fingerprint": _fingerprint(workdir, settings),
         }
-        if not is_chief(strategy):
-            return {}
         write_json(workdir / "result.json", result)
+        draw_curves(trainer.record.history(), workdir / "report" / "curves.png")
         return result
 
 
@@ -107,7 +116,7 @@ def _train(
     poll: Callable[[], None],
 ) -> None:
     history_file = workdir / "history.csv"
-    if history_file.exists() and not saved(workdir / "checkpoints"):
+    if history_file.exists() and not list_checkpoints(workdir / "checkpoints"):
         raise CheckpointError(
             f"{history_file} tells of a run, but its checkpoints are gone: put them "
             "back, or remove the file to start afresh"
@@ -127,7 +136,7 @@ def _train(
     if is_chief(trainer.strategy):
         actions += [Progress(logging.info)]
         actions += [at(every_epoch(), HistoryFile(history_file))]
-    history = trainer.fit(
+    trainer.fit(
         as_batches(splits.train, config.batch_size, config.seed),
         epochs=config.epochs,
         validation=validation,
@@ -135,43 +144,41 @@ def _train(
         actions=actions,
         poll=poll,
     )
-    if not is_chief(trainer.strategy):
-        return
-    # A kill between the last checkpoint and its row leaves the file one row short.
-    write_csv(history_file, trainer.record.rows)
-    report.write_curves(history, workdir / "report" / "curves.png")
+    if is_chief(trainer.strategy):
+        # A kill after the last checkpoint leaves the file without its last row.
+        write_csv(history_file, trainer.record.rows)
 
 
-def evaluate(workdir: pathlib.Path, which: str = "latest") -> dict[str, float]:
+def evaluate(workdir: pathlib.Path | str, which: str = "latest") -> dict[str, Any]:
     """Evaluates the test split with the weights that a run has left.
 
     Args:
-      workdir: of the run.
-      which: "latest", the weights of result.json, or "best".
+      workdir: Directory of the run.
+      which: "latest" for the weights of result.json, or "best" for those of the best
+        epoch on the validation split.
 
     Returns:
       `test_accuracy`, `test_loss` and `test_examples`.
 
     Raises:
-      UsageError: there is no run, or no checkpoint.
+      UsageError: The directory holds no run, no checkpoint, or cannot be read.
     """
-    if not (workdir / "config.json").exists():
+    workdir = pathlib.Path(workdir)
+    config_file = workdir / "config.json"
+    if not any(path.name == config_file.name for path in _listed(workdir)):
         raise UsageError(
             f"workdir {workdir} holds no run: train one there first, or name another"
         )
-    config = Config.from_dict(read_json(workdir / "config.json"))
+    config = Config.from_dict(read_json(config_file))
+    path = find_checkpoint(workdir, which)
     strategy = make_strategy(kind="mirrored")
     splits = load_splits(config)
     trainer = build_trainer(config, splits, strategy)
-    path = find_checkpoint(workdir, which)
-    restore_model(trainer.model, path, trainer.average)
+    restore_model(trainer.model, path, trainer.state.average)
     logging.info("weights from %s", path)
-    test = trainer.evaluate(as_batches(splits.test, config.eval_batch_size))
-    return {
-        "test_accuracy": test["accuracy"],
-        "test_loss": test["loss"],
-        "test_examples": test["examples"],
-    }
+    return _test_figures(
+        trainer.evaluate(as_batches(splits.test, config.eval_batch_size))
+    )
 
 
 def count_parameters(model: tf.Module) -> int:
@@ -179,13 +186,61 @@ def count_parameters(model: tf.Module) -> int:
     return sum(v.shape.num_elements() for v in model.trainable_variables)
 
 
-def _checksum(settings: dict[str, Any]) -> int:
-    """Of what must be alike in every worker: all but where each one's data is."""
-    alike = {k: v for k, v in settings.items() if k not in ("data_dir", "idx_dir")}
-    return zlib.crc32(json.dumps(alike).encode())
+def _listed(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Lists a folder; nothing where there is none."""
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be read: {error.strerror}") from error
+
+
+def _test_figures(test: Mapping[str, Any]) -> dict[str, Any]:
+    keys = ("accuracy", "loss", "examples")
+    return {f"test_{key}": test[key] for key in keys}
+
+
+def _complete_result(
+    workdir: pathlib.Path, settings: Mapping[str, object]
+) -> dict[str, Any] | None:
+    """Returns what result.json holds if it belongs to these settings and weights."""
+    try:
+        result = read_json(workdir / "result.json")
+        if result.get("fingerprint") == _fingerprint(workdir, settings):
+            return result
+    except UsageError:
+        pass  # It is written anew, or the error comes again where it is in the way.
+    return None
+
+
+def _fingerprint(workdir: pathlib.Path, settings: Mapping[str, object]) -> str:
+    """Returns a checksum of the settings and of the newest checkpoint."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    path = newest_whole(workdir / "checkpoints")
+    if path is not None:  # The index holds the checksums of all tensors.
+        digest.update(pathlib.Path(f"{path}.index").read_bytes())
+    return digest.hexdigest()
+
+
+def _alike(
+    settings: Mapping[str, object], splits: datasets.Splits
+) -> dict[str, object]:
+    """Returns what must be the same in all workers: all but where the data is."""
+    own = ("data_dir", "idx_dir")
+    return {
+        **{name: value for name, value in settings.items() if name not in own},
+        "the number of training examples": splits.train_examples,
+        "the number of validation examples": splits.validation_examples,
+        "the number of test examples": splits.test_examples,
+    }
 
 
 def _versions() -> dict[str, str]:
-    packages = ("tensorflow", "tensorflow-datasets", "numpy")
-    versions = {name: importlib.metadata.version(name) for name in packages}
-    return {"python": platform.python_version(), **versions}
+    tfds = "tensorflow-datasets"
+    return {
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        tfds: importlib.metadata.version(tfds),
+        "numpy": np.__version__,
+    }
