@@ -3,7 +3,7 @@
     python -m lenet_tf launch_local --workers=2 -- train --epochs=3
     python -m lenet_tf launch_local --workers=2 -- my_script.py --epochs=3
 
-After `--` comes a program of lenet_tf or a Python script, and its flags. Each worker
+After `--` comes `train` or a Python script, and its flags. Each worker
 gets a TF_CONFIG with free ports of this machine and its share of the threads. The lines
 that a worker writes come out with its name before them. SIGINT and SIGTERM are passed
 on to all workers. When one fails, the others have --grace seconds to notice it, then
@@ -27,10 +27,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import IO, NoReturn
 
-from lenet_tf.__main__ import PROGRAMS
 from lenet_tf.signals import SIGNALS, end_at_once
 
 MAX_WORKERS = 256
+_PROGRAMS = ("train",)  # of lenet_tf, that several workers run together
 _PR_SET_PDEATHSIG = 1
 _KILL_SECONDS = 5.0
 
@@ -57,7 +57,7 @@ def _main(argv: Sequence[str]) -> int:
         help="seconds that the others have when a worker has failed; 15 if unset",
     )
     parser.add_argument(
-        "command", nargs="+", help="a program of lenet_tf or a script, and its flags"
+        "command", nargs="+", help="train, or a Python script, and its flags"
     )
     options = parser.parse_args(argv)
     if not 1 <= options.workers <= MAX_WORKERS:
@@ -65,13 +65,12 @@ def _main(argv: Sequence[str]) -> int:
     if not options.grace >= 0:
         parser.error(f"--grace is {options.grace}: it must be 0 or more")
     name = options.command[0]
-    programs = [program for program in PROGRAMS if program != "launch_local"]
     command = options.command
-    if name in programs:
+    if name in _PROGRAMS:
         command = ["-m", "lenet_tf", *command]
     elif not os.path.isfile(name):
         parser.error(
-            f"there is no {name}: after -- name a script, or {' or '.join(programs)}"
+            f"there is no {name}: after -- name a script, or {' or '.join(_PROGRAMS)}"
         )
     return launch(command, options.workers, options.grace)
 
