@@ -1,10 +1,11 @@
 """Random distortions of images, each example's own, in the graph.
 
     distort = Distortion(shift=2, rotate=10, scale=0.1)
-    images = distort(batch, images)       # float [B, H, W, C] -> the same shape
+    images = distort(batch, images)       # float32 [B, H, W, C] -> the same shape
 
-Numbers are keyed by (seed, step, example), as in `lenet_tf.stateless`, so an example is
-distorted alike on any number of replicas and in a run that was resumed.
+Random numbers depend on (seed, step, example), as in `lenet_tf.nn.random`, so an
+example is distorted in the same way on any number of replicas and in a run that was
+resumed.
 """
 
 from __future__ import annotations
@@ -22,29 +23,41 @@ from lenet_tf.nn.random import uniform
 SALT = 7_001
 GRID = 5  # control points a side, about a fifth of an image apart
 
+# Beyond these an image is blank or a smear.
+LARGEST_AMOUNTS = {
+    "shift": 1000.0,
+    "rotate": 180.0,
+    "scale": 4.0,
+    "shear": 60.0,
+    "elastic": 1000.0,
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Distortion:
-    """A random affine map, and an elastic one, with bilinear interpolation.
+    """A random affine map and a random elastic one, with bilinear interpolation.
 
-    Each amount is the most in either direction; the draw is uniform. Outside of the
-    image is 0.
+    Each amount is the largest in either direction; draws are uniform between the two.
+    What comes from outside the image is 0.
+
+    Elastic distortions for digits: Simard, Steinkraus and Platt, "Best practices for
+    convolutional neural networks", ICDAR 2003. Here the points of a coarse grid move,
+    and cubic B-splines carry the motion to the pixels between them: Rueckert et al.,
+    "Nonrigid registration using free-form deformations", 1999, equation 1.
 
     Attributes:
-      shift: pixels, in each axis.
-      rotate: degrees.
-      scale: share of the size, in each axis.
-      shear: degrees.
-      elastic: pixels that the points of a coarse grid move, in each axis; cubic
-        B-splines carry the motion to the pixels between. (Elastic distortions for
-        digits: Simard, Steinkraus and Platt, "Best practices for convolutional neural
-        networks", ICDAR 2003. The splines: Rueckert et al., "Nonrigid registration
-        using free-form deformations", 1999, equation 1.)
-      xla: whether XLA compiles it, which lacks TensorFlow's projective transform:
-        gathers then do the same.
+      shift: Shift in each axis, in pixels; at most half of the image.
+      rotate: Rotation in degrees, at most 180.
+      scale: Enlargement or reduction in each axis, at most 4; 0.1 is up to 1.1 times
+        the size, or down to 1 / 1.1.
+      shear: Shear in degrees, at most 60.
+      elastic: Motion of the grid points in each axis, in pixels; at most half of the
+        image.
+      xla: Whether XLA compiles the distortion. It lacks TensorFlow's projective
+        transform, so gathers do the same.
 
     Raises:
-      UsageError: an amount is negative.
+      UsageError: An amount is out of its range.
     """
 
     shift: float = 0.0
@@ -55,29 +68,42 @@ class Distortion:
     xla: bool = False
 
     def __post_init__(self) -> None:
-        for name, amount in dataclasses.asdict(self).items():
-            if not amount >= 0:
-                raise UsageError(f"{name} is {amount}: it must be at least 0")
+        for name, largest in LARGEST_AMOUNTS.items():
+            amount = getattr(self, name)
+            if not 0 <= amount <= largest:
+                raise UsageError(f"{name} is {amount}: it must be from 0 to {largest}")
+
+    def is_identity(self) -> bool:
+        """Returns whether all amounts are 0, so that images stay as they are."""
+        return not any(getattr(self, name) for name in LARGEST_AMOUNTS)
 
     def moves(self) -> bool:
-        """Tells whether any amount is above 0."""
-        amounts = self.shift, self.rotate, self.scale, self.shear, self.elastic
-        return any(amounts)
+        """Returns the opposite of `is_identity`."""
+        return not self.is_identity()
 
     def __call__(self, batch: Mapping[str, tf.Tensor], images: tf.Tensor) -> tf.Tensor:
         """Distorts images.
 
         Args:
-          batch: with `position` and `seed`, as the training loop gives it.
+          batch: Batch with `position` and `seed`, as the trainer gives it.
           images: float32 [B, H, W, C].
 
         Returns:
           float32 [B, H, W, C].
+
+        Raises:
+          UsageError: `shift` or `elastic` is more than half of the image.
         """
-        _, height, width, _ = images.shape
-        maps = self._affine(batch, height, width)  # [B, 6]
-        if not self.moves():
+        if self.is_identity():
             return images
+        _, height, width, _ = images.shape
+        for name in ("shift", "elastic"):
+            if getattr(self, name) > min(height, width) / 2:
+                raise UsageError(
+                    f"{name} is {getattr(self, name)}: for images of {height}x{width} "
+                    f"it must be at most {min(height, width) / 2}, half of them"
+                )
+        maps = self._affine(batch, height, width)  # [B, 6]
         if not self.elastic and not self.xla:
             return tf.raw_ops.ImageProjectiveTransformV3(
                 images=images,
@@ -89,8 +115,8 @@ class Distortion:
             )
         rows, columns = np.mgrid[:height, :width].reshape(2, -1).astype(np.float32)
         pixels = tf.constant(np.stack([columns, rows, np.ones_like(rows)]))
-        maps = tf.reshape(maps, [-1, 3])  # an x and a y row an example
-        points = 2 * uniform(batch, [2 * GRID * GRID], SALT + 1) - 1
+        maps = tf.reshape(maps, [-1, 3])  # two rows an example, for x and for y
+        points = 2 * uniform(batch, [2 * GRID * GRID], salt=SALT + 1) - 1
         motion = tf.reshape(self.elastic * points, [-1, GRID * GRID])
         where = tf.matmul(maps, pixels) + tf.matmul(motion, _splines(height, width))
         return _sample(images, tf.reshape(where, [-1, 2, height * width]))
@@ -98,11 +124,11 @@ class Distortion:
     def _affine(
         self, batch: Mapping[str, tf.Tensor], height: int, width: int
     ) -> tf.Tensor:
-        """Draws maps from a pixel (x, y) to where its value comes from, [B, 6]."""
-        draw = tf.transpose(2 * uniform(batch, [6], SALT) - 1)
+        """Draws maps from a pixel (x, y) to the place its value is from, [B, 6]."""
+        draw = tf.transpose(2 * uniform(batch, [6], salt=SALT) - 1)
         angle, slant = (
-            draw[i] * math.radians(most)
-            for i, most in enumerate((self.rotate, self.shear))
+            draw[i] * math.radians(largest)
+            for i, largest in enumerate((self.rotate, self.shear))
         )
         x_scale, y_scale = (tf.exp(draw[i] * math.log1p(self.scale)) for i in (2, 3))
         cos, sin, tan = tf.cos(angle), tf.sin(angle), tf.tan(slant)
@@ -116,10 +142,10 @@ class Distortion:
 
 
 def _splines(height: int, width: int) -> tf.Tensor:
-    """Weights of the control points for each pixel, [GRID * GRID, height * width]."""
+    """Returns the grid points' weights in each pixel, [GRID * GRID, height * width]."""
 
     def weights(size: int) -> np.ndarray:
-        # The grid reaches one point beyond the image at either side.
+        # The first and the last point lie outside of the image.
         place = 1 + np.arange(size) / (size - 1) * (GRID - 3)
         away = np.abs(place[None, :] - np.arange(GRID)[:, None])
         near = 2 / 3 - away**2 + away**3 / 2
@@ -131,9 +157,9 @@ def _splines(height: int, width: int) -> tf.Tensor:
 
 
 def _sample(images: tf.Tensor, where: tf.Tensor) -> tf.Tensor:
-    """Reads images [B, H, W, C] at x and y [B, 2, P], H * W of them, bilinearly."""
+    """Interpolates images [B, H, W, C] at the places (x, y) of [B, 2, H * W]."""
     _, height, width, channels = images.shape
-    # A border of zeros stands for all that is outside.
+    # Places outside are moved to a border of zeros.
     padded = tf.reshape(
         tf.pad(images, [[0, 0], [1, 2], [1, 2], [0, 0]]), [-1, channels]
     )
@@ -146,11 +172,11 @@ def _sample(images: tf.Tensor, where: tf.Tensor) -> tf.Tensor:
     stride = width + 3
     first = tf.range(tf.shape(images)[0])[:, None] * (stride * (height + 3))
     index = first + row * stride + column
-    upper = _between(tf.gather(padded, index), tf.gather(padded, index + 1), right)
+    upper = _interpolated(tf.gather(padded, index), tf.gather(padded, index + 1), right)
     index += stride
-    lower = _between(tf.gather(padded, index), tf.gather(padded, index + 1), right)
-    return tf.reshape(_between(upper, lower, down), tf.shape(images))
+    lower = _interpolated(tf.gather(padded, index), tf.gather(padded, index + 1), right)
+    return tf.reshape(_interpolated(upper, lower, down), tf.shape(images))
 
 
-def _between(a: tf.Tensor, b: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
+def _interpolated(a: tf.Tensor, b: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
     return a + (b - a) * share

@@ -1,16 +1,17 @@
-"""Exact fast forms of operations, each held to its plain form by a test.
+"""Fast forms of operations, each held to its plain form by a test.
 
-    maps = fast_ops.conv2d(x, w)      # as tf.nn.conv2d, VALID, stride 1
+    maps = fast_ops.conv2d(x, w)          # as tf.nn.conv2d, VALID, stride 1
     pooled = fast_ops.conv_pool(x, w, b, tf.tanh, "average")
-    with fast_ops.plain_forms():          # the same numbers, the slow way
+    with fast_ops.plain_forms():          # the same results by TensorFlow's own
         ...
 
-"Exact" is: the same parameters and the same result but for the order in which floats
-are summed. Where a fast form does not apply (odd sizes, other kernels) the plain one is
-taken, and on a GPU always. Which one is decided when the graph is traced.
+A fast form has the same parameters and gives the same result, but for the order in
+which floats are summed. Where none applies (odd sizes, other kernels, a GPU) the plain
+form is taken. The choice is made when the graph is traced.
 
-What makes them fast: a processor multiplies vectors of 16 numbers, and a convolution
-lays them along its channels, of which there are 1 and 6 here. The batch is longer.
+They are fast because a processor multiplies vectors of 16 numbers. TensorFlow fills
+them with the channels of one pixel, of which there are 1 and 6 in LeNet-5, so most of
+a vector is idle. The fast forms fill them with the examples of the batch.
 """
 
 from __future__ import annotations
@@ -21,20 +22,23 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 
 _VECTOR = 16  # float32 numbers in a register of AVX-512
-_PART = 64  # images whose maps stay in a core's cache
+_PART = 64  # number of images whose maps fit a core's cache
 
-# Of the process, not of a thread: a strategy traces its replicas in threads of its own.
+# Global rather than of a thread: a strategy traces its replicas in threads of its own.
 _fast = True
 
 
 def fast() -> bool:
-    """Tells whether fast forms are taken where they apply."""
-    return _fast and not tf.config.list_physical_devices("GPU")
+    """Returns whether fast forms are taken where they apply."""
+    return _fast and not tf.config.get_visible_devices("GPU")
 
 
 @contextlib.contextmanager
 def plain_forms() -> Iterator[None]:
-    """Takes plain forms only, in what is traced or run within."""
+    """Takes plain forms only, in all that is traced or run while the context lasts.
+
+    For converters that know TensorFlow's usual operations only, such as TFLite's.
+    """
     global _fast
     before, _fast = _fast, False
     try:
@@ -46,9 +50,9 @@ def plain_forms() -> Iterator[None]:
 def conv2d(x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
     """Convolves with stride 1 and no padding.
 
-    Fast forms: a kernel as large as its input is a matrix product. The gradient of an
-    input of few channels is computed with the batch in their place, which fills the
-    processor's vectors: convolution commutes.
+    Fast forms: With a kernel as large as its input, it is a matrix product. With an
+    input of few channels, the gradient of the input is computed with batch and channels
+    exchanged.
 
     Args:
       x: float [B, H, W, in].
@@ -75,17 +79,18 @@ def conv_pool(
     activation: Callable[[tf.Tensor], tf.Tensor],
     pool: str,
 ) -> tf.Tensor:
-    """Convolves, activates, and pools windows of 2x2.
+    """Convolves, activates, and pools windows of 2x2 pixels.
 
-    Fast forms: images of one channel are laid beside each other as channels, each of
-    them convolved by itself. And a maximum may be taken first, of a quarter of the
-    values then bias and activation follow: they keep the order of values.
+    Fast forms: Images of one channel are laid side by side as the channels of one
+    image, and each is convolved by itself. A maximum is taken before bias and
+    activation, which do not change the order of values, so that these are computed for
+    a quarter of the values only.
 
     Args:
       x: float [B, H, W, in].
       w: float [k, k, in, out].
       b: float [out].
-      activation: element-wise and non-decreasing.
+      activation: Element-wise, non-decreasing function.
       pool: "average" or "max".
 
     Returns:
@@ -132,13 +137,13 @@ def _conv_pool_batch_last(
 def _conv2d_batch_last(
     x: tf.Tensor, w: tf.Tensor
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]:
-    """Convolves images of one channel, which lie in the channels.
+    """Convolves images of one channel that are laid out as channels.
 
-    A convolution of each channel by itself, and so is the gradient of its kernel.
+    It is a depthwise convolution, and so is the gradient of its kernel.
 
     Args:
-      x: [1, H, W, B].
-      w: [k, l, 1, out].
+      x: float [1, H, W, B].
+      w: float [k, l, 1, out].
 
     Returns:
       [1, H - k + 1, W - l + 1, out * B].
@@ -169,9 +174,9 @@ def _depthwise(x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
 def _window_max(
     maps: tf.Tensor,
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-    """Takes the largest of windows of 2x2: [1, H, W, C] -> [1, H / 2, W / 2, C].
+    """Takes the maximum of windows of 2x2: [1, H, W, C] becomes [1, H / 2, W / 2, C].
 
-    The gradient goes to one of them; of equals, to the first in the order of pixels.
+    The gradient goes to the pixel of the maximum; of several, to the first, row by row.
     """
     _, height, width, _ = maps.shape
     channels = tf.shape(maps)[3]
@@ -209,9 +214,9 @@ def _conv2d_with_swapped_gradient(
             padding="VALID",
         )
         batch, (_, height, width, channels) = tf.shape(x)[0], x.shape
-        # sum over h, w, o of upstream[b, h, w, o] * w[i - h, j - w, c, o] is the same
-        # kind of sum with w as the gradient, of a batch of c, and upstream as the
-        # kernel, from b channels.
+        # The sum over h, l, o of upstream[b, h, l, o] * w[i - h, j - l, c, o] has the
+        # same form with w in the role of the gradient, for a batch of c examples, and
+        # upstream in the role of the kernel, for b channels.
         swapped = tf.raw_ops.Conv2DBackpropInput(
             input_sizes=[channels, height, width, batch],
             filter=tf.transpose(upstream, [1, 2, 0, 3]),

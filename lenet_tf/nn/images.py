@@ -12,28 +12,50 @@ from lenet_tf.errors import UsageError
 IMAGE_SIZE = 32
 
 
-def standardize(images: tf.Tensor) -> tf.Tensor:
-    """Pads images with zeros to 32x32, centred, and scales uint8 to [0, 1].
+def scale_pixels(images: tf.Tensor) -> tf.Tensor:
+    """Scales pixels to [0, 1].
 
     Args:
-      images: uint8 (0 to 255) or float32 (left as it is) [B, H, W, C], H and W up to
-        32; smaller even differences are shared by both sides, an odd one goes to the
-        lower right.
+      images: uint8 (0 to 255), uint16 (0 to 65,535), or float, which keeps its values;
+        any shape.
+
+    Returns:
+      float32 of the same shape.
+
+    Raises:
+      UsageError: The images are of another dtype, whose range is not known.
+    """
+    images = tf.convert_to_tensor(images)
+    if images.dtype in (tf.uint8, tf.uint16):
+        return tf.cast(images, tf.float32) / float(images.dtype.max)
+    if not images.dtype.is_floating:
+        raise UsageError(
+            f"the images are {images.dtype.name}, of unknown range: give uint8 (0 to "
+            "255) or uint16, or scale them to [0, 1] yourself, as in "
+            "tf.cast(images, tf.float32) / 255"
+        )
+    return tf.cast(images, tf.float32)
+
+
+def standardize(images: tf.Tensor) -> tf.Tensor:
+    """Scales pixels to [0, 1], and pads with zeros to 32x32, the image in the centre.
+
+    Args:
+      images: uint8, uint16 or float, as in `scale_pixels`; [B, H, W, C] with H and W up
+        to 32. An odd row or column of padding goes to the lower right.
 
     Returns:
       float32 [B, 32, 32, C].
 
     Raises:
-      UsageError: the images are larger.
+      UsageError: The images are larger, or of another dtype.
     """
-    images = tf.convert_to_tensor(images)
+    images = scale_pixels(images)
     height, width = images.shape[1], images.shape[2]
     if height > IMAGE_SIZE or width > IMAGE_SIZE:
         raise UsageError(
             f"the images are {height}x{width}: at most {IMAGE_SIZE}x{IMAGE_SIZE} fits"
         )
-    if images.dtype == tf.uint8:
-        images = tf.cast(images, tf.float32) / 255.0
     return _centred(_centred(images, axis=2), axis=1)
 
 

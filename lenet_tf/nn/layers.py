@@ -11,52 +11,53 @@ built twice, or on another number of devices, starts from the same numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from lenet_tf.nn import fast_ops
-from lenet_tf.nn.activations import ACTIVATIONS as ACTIVATIONS
 
 Seed = tuple[int, int]
+Initializer = Callable[[Sequence[int], Seed], tf.Tensor]
 
 
 def glorot_uniform(shape: Sequence[int], seed: Seed) -> tf.Tensor:
     """Draws weights from U(-l, l) with l = sqrt(6 / (fan_in + fan_out)).
 
-    Args:
-      shape: [in, out] of a matrix or [height, width, in, out] of a kernel; the fans of
-        a kernel count its receptive field.
-      seed: two integers; equal seeds give equal weights.
-
-    Returns:
-      A float32 tensor of that shape.
-
     Source: Glorot and Bengio, "Understanding the difficulty of training deep
     feedforward neural networks", AISTATS 2010, equation 16.
+
+    Args:
+      shape: Shape [in, out] of a matrix, or [height, width, in, out] of a kernel, whose
+        fans count its receptive field.
+      seed: Two integers; equal seeds give equal weights.
+
+    Returns:
+      float32 tensor of that shape.
     """
     receptive_field = math.prod(shape[:-2])
     fan_in, fan_out = shape[-2] * receptive_field, shape[-1] * receptive_field
     limit = math.sqrt(6.0 / (fan_in + fan_out))
-    return tf.random.stateless_uniform(shape, seed, -limit, limit)
+    return tf.random.stateless_uniform(shape, seed, -limit, limit, alg="philox")
 
 
 class Conv2D(tf.Module):
-    """Convolution, stride 1, no padding: [B, H, W, in] -> [B, H-k+1, W-k+1, out].
+    """Convolution with stride 1 and no padding.
 
-    Attributes:
-      w: float32 kernel [size, size, channels, filters] (HWIO).
-      b: float32 bias [filters].
+    Maps of [B, H, W, channels] become [B, H - size + 1, W - size + 1, filters].
 
     Args:
-      size: of the kernel.
-      channels: of the input.
-      filters: of the output.
-      seed: of the initial kernel.
-      name: of the variables.
-      undo_sigmoid: whether to start from weights that take a sigmoid before this layer
-        out again: near 0 it is 1/2 + x/4, so the kernel is Glorot's times 4, and the
-        bias minus half of its sum.
+      size: Height and width of the kernel.
+      channels: Number of channels of the input.
+      filters: Number of channels of the output.
+      seed: Seed of the initial kernel.
+      name: Name of the layer, and prefix of its variables' names.
+      initializer: Function from shape and seed to the initial kernel. The bias starts
+        at zero.
+
+    Attributes:
+      w: Kernel, float32 [size, size, channels, filters] (HWIO).
+      b: Bias, float32 [filters].
     """
 
     def __init__(
@@ -66,16 +67,12 @@ class Conv2D(tf.Module):
         filters: int,
         seed: Seed,
         name: str = "conv",
-        undo_sigmoid: bool = False,
+        initializer: Initializer = glorot_uniform,
     ) -> None:
         super().__init__(name=name)
-        kernel = glorot_uniform([size, size, channels, filters], seed)
-        bias = tf.zeros([filters])
-        if undo_sigmoid:
-            kernel = 4 * kernel
-            bias = -tf.reduce_sum(kernel, axis=[0, 1, 2]) / 2
+        kernel = initializer([size, size, channels, filters], seed)
         self.w = tf.Variable(kernel, name=f"{name}/w")
-        self.b = tf.Variable(bias, name=f"{name}/b")
+        self.b = tf.Variable(tf.zeros([filters]), name=f"{name}/b")
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         """Convolves maps [B, H, W, channels], in their dtype."""
@@ -84,32 +81,48 @@ class Conv2D(tf.Module):
 
 
 class Dense(tf.Module):
-    """Affine map: [B, in] -> [B, out].
+    """Affine map of features: [B, inputs] becomes [B, outputs].
+
+    Args:
+      inputs: Number of features of the input.
+      outputs: Number of features of the output.
+      seed: Seed of the initial matrix.
+      name: Name of the layer, and prefix of its variables' names.
+      initializer: Function from shape and seed to the initial matrix. The bias starts
+        at zero.
 
     Attributes:
-      w: float32 matrix [in, out].
-      b: float32 bias [out].
+      w: Matrix, float32 [inputs, outputs].
+      b: Bias, float32 [outputs].
     """
 
     def __init__(
-        self, inputs: int, outputs: int, seed: Seed, name: str = "dense"
+        self,
+        inputs: int,
+        outputs: int,
+        seed: Seed,
+        name: str = "dense",
+        initializer: Initializer = glorot_uniform,
     ) -> None:
         super().__init__(name=name)
-        self.w = tf.Variable(glorot_uniform([inputs, outputs], seed), name=f"{name}/w")
+        self.w = tf.Variable(initializer([inputs, outputs], seed), name=f"{name}/w")
         self.b = tf.Variable(tf.zeros([outputs]), name=f"{name}/b")
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        """Maps features [B, in], in their dtype."""
+        """Maps features [B, inputs], in their dtype."""
         product = tf.matmul(x, tf.cast(self.w, x.dtype))
         return tf.nn.bias_add(product, tf.cast(self.b, x.dtype))
 
 
 class Subsample(tf.Module):
-    """Halves height and width over 2x2 windows: [B, H, W, C] -> [B, H/2, W/2, C].
+    """Halves height and width over windows of 2x2 pixels.
+
+    Maps of [B, H, W, C] become [B, H / 2, W / 2, C]; an odd last row or column is left
+    out.
 
     Args:
-      kind: "average_sigmoid" (the mean through a sigmoid, the reference's), "average"
-        or "max".
+      kind: "average_sigmoid" (the mean, then a sigmoid), "average" or "max".
+      name: Name of the layer.
     """
 
     KINDS = ("average_sigmoid", "average", "max")
@@ -120,10 +133,10 @@ class Subsample(tf.Module):
         self.pool = "max" if kind == "max" else "average"
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        """Subsamples float32 maps; an odd last row or column is left out."""
+        """Subsamples maps [B, H, W, C]."""
         pooling = tf.nn.max_pool2d if self.pool == "max" else tf.nn.avg_pool2d
-        return self.finish(pooling(x, 2, 2, "VALID"))
+        return self.after_pooling(pooling(x, 2, 2, "VALID"))
 
-    def finish(self, pooled: tf.Tensor) -> tf.Tensor:
-        """Does what follows the pooling of a window."""
+    def after_pooling(self, pooled: tf.Tensor) -> tf.Tensor:
+        """Does what follows the mean or maximum: the sigmoid, or nothing."""
         return tf.sigmoid(pooled) if self.kind == "average_sigmoid" else pooled

@@ -4,33 +4,45 @@
     logits = model(images)                # [B, 32, 32, 1] float32 -> [B, 10]
     probabilities = model.predict(images)
 
-The layers bear the names of LeCun, Bottou, Bengio and Haffner, "Gradient-based learning
-applied to document recognition", Proc. IEEE 1998, figure 2: convolutions C1, C3, C5,
-subsamplings S2, S4, the fully connected F6 and the output.
+The layers have the names of figure 2 of LeCun, Bottou, Bengio and Haffner,
+"Gradient-based learning applied to document recognition", Proc. IEEE 1998: convolutions
+C1, C3, C5, subsamplings S2, S4, the fully connected F6 and the output.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
 from lenet_tf.errors import UsageError
 from lenet_tf.nn import fast_ops
 from lenet_tf.nn.activations import ACTIVATIONS
-from lenet_tf.nn.layers import Conv2D, Dense, Subsample
+from lenet_tf.nn.images import IMAGE_SIZE
+from lenet_tf.nn.layers import Conv2D, Dense, Subsample, glorot_uniform
 from lenet_tf.nn.random import dropout
 
-IMAGE_SIZE = 32
 KERNELS = ("5x5", "two_3x3")
 INITIALS = ("glorot", "undo_sigmoid")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
 class Convolution(tf.Module):
-    """A 5x5 receptive field, then the activation: [B, H, W, in] -> [B, H-4, W-4, out].
+    """A receptive field of 5x5 pixels, then the activation.
 
-    Either one 5x5 kernel or two stacked 3x3 kernels with an activation between.
+    Maps of [B, H, W, channels] become [B, H - 4, W - 4, filters].
+
+    Args:
+      kernel: "5x5" for one kernel, or "two_3x3" for two kernels of 3x3 with an
+        activation between them.
+      activation: Element-wise, non-decreasing function.
+      channels: Number of channels of the input.
+      filters: Number of channels of the output.
+      seed: Seed of the initial kernels.
+      name: Name of the layer, and prefix of its variables' names.
+      undo_sigmoid: Whether the layer starts as if there were no sigmoid before it. Near
+        0 a sigmoid is 1/2 + x/4, so the kernel is Glorot's times 4, and the bias takes
+        the sum of the halves away.
     """
 
     def __init__(
@@ -45,52 +57,62 @@ class Convolution(tf.Module):
     ) -> None:
         super().__init__(name=name)
         self.activation = activation
+        initializer = _four_times_glorot if undo_sigmoid else glorot_uniform
         if kernel == "5x5":
-            self.convs = [Conv2D(5, channels, filters, seed, name, undo_sigmoid)]
+            self.convs = [Conv2D(5, channels, filters, seed, name, initializer)]
         else:
             inner_seed = (seed[0], seed[1] + 100)
             self.convs = [
-                Conv2D(3, channels, filters, seed, f"{name}a", undo_sigmoid),
+                Conv2D(3, channels, filters, seed, f"{name}a", initializer),
                 Conv2D(3, filters, filters, inner_seed, f"{name}b"),
             ]
+        if undo_sigmoid:
+            first = self.convs[0]
+            first.b.assign(-tf.reduce_sum(first.w, axis=[0, 1, 2]) / 2)
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        """Convolves float32 maps [B, H, W, channels]."""
+        """Convolves maps [B, H, W, channels], and activates."""
         for conv in self.convs:
             x = self.activation(conv(x))
         return x
 
     def subsampled(self, x: tf.Tensor, subsample: Subsample) -> tf.Tensor:
-        """Computes `subsample(self(x))`, the faster for taking the two as one."""
-        if not fast_ops.fast():
+        """Computes `subsample(self(x))`, where it can in a faster joint form."""
+        # A subclass may do something else in its call, so it is called.
+        joint = type(self) is Convolution and type(subsample) is Subsample
+        if not joint or not fast_ops.fast():
             return subsample(self(x))
         *first, last = self.convs
         for conv in first:
             x = self.activation(conv(x))
         w, b = tf.cast(last.w, x.dtype), tf.cast(last.b, x.dtype)
         pooled = fast_ops.conv_pool(x, w, b, self.activation, subsample.pool)
-        return subsample.finish(pooled)
+        return subsample.after_pooling(pooled)
+
+
+def _four_times_glorot(shape: Sequence[int], seed: tuple[int, int]) -> tf.Tensor:
+    return 4 * glorot_uniform(shape, seed)
 
 
 class LeNet5(tf.Module):
     """LeNet-5 with 61,706 parameters in 10 variables at the defaults.
 
     Args:
-      num_classes: how many logits.
-      channels: channels of the input images.
-      activation: "tanh", "relu" or "leaky_relu", after every layer but the last.
-      subsampling: "average_sigmoid" (mean of 2x2, then a sigmoid), "average", "max".
+      num_classes: Number of logits.
+      channels: Number of channels of the input images.
+      activation: Name in `ACTIVATIONS` of the function after every layer but the last:
+        "tanh", "relu" or "leaky_relu".
+      subsampling: "average_sigmoid" (mean of 2x2, then a sigmoid), "average" or "max".
       kernel: "5x5", or "two_3x3" for two stacked 3x3 kernels in each convolution.
-      initial: "glorot", the reference's initial weights, or "undo_sigmoid", where C3
-        and C5 start from weights that undo the sigmoid before them (see `Conv2D`),
-        which trains in fewer epochs.
-      dropout: share of F6's outputs that is set to zero in training.
+      initial: "glorot", or "undo_sigmoid", where C3 and C5 start as if there were no
+        sigmoid before them, and the model trains in fewer epochs (see `Convolution`).
+      dropout: Share of F6's outputs that is set to zero in training, in [0, 1).
       precision: "float32", or "mixed_bfloat16" or "mixed_float16" for arithmetic in
-        these; variables and logits are float32 all the same.
-      seed: the initial weights are a pure function of it.
+        these dtypes; variables and logits are float32 all the same.
+      seed: Integer that the initial weights are a pure function of.
 
     Raises:
-      UsageError: an option is not one of those listed.
+      UsageError: An option is not one of those listed, or a number out of range.
     """
 
     def __init__(
@@ -116,6 +138,8 @@ class LeNet5(tf.Module):
                 f"initial is undo_sigmoid, but subsampling is {subsampling}, without a "
                 "sigmoid: choose average_sigmoid, or initial glorot"
             )
+        if not 0 <= dropout < 1:
+            raise UsageError(f"dropout is {dropout}: it must be in [0, 1)")
         if num_classes < 2 or channels < 1:
             raise UsageError(
                 f"num_classes is {num_classes} and channels is {channels}: they must "
@@ -128,16 +152,10 @@ class LeNet5(tf.Module):
         def convolution(
             inputs: int, filters: int, index: int, name: str
         ) -> Convolution:
-            undo_sigmoid = initial == "undo_sigmoid" and name != "c1"
-            layer_seed = (seed, index)
+            undo = initial == "undo_sigmoid" and name != "c1"
+            seeds = (seed, index)
             return Convolution(
-                kernel,
-                self.activation,
-                inputs,
-                filters,
-                layer_seed,
-                name,
-                undo_sigmoid,
+                kernel, self.activation, inputs, filters, seeds, name, undo
             )
 
         self.c1 = convolution(channels, 6, 1, "c1")
@@ -158,14 +176,15 @@ class LeNet5(tf.Module):
 
         Args:
           images: float32 [B, 32, 32, channels] in [0, 1].
-          training: whether to drop out.
-          batch: what keys the dropout; needed for nothing else.
+          training: Whether to drop out.
+          batch: Batch that the images are from, with `position` and `seed`; dropout
+            needs it, and nothing else does.
 
         Returns:
           float32 logits [B, num_classes].
 
         Raises:
-          UsageError: the images are of another shape.
+          UsageError: The images are of another shape, or dropout has no batch.
         """
         images = tf.convert_to_tensor(images)
         expected = (IMAGE_SIZE, IMAGE_SIZE, self.channels)
@@ -181,12 +200,22 @@ class LeNet5(tf.Module):
         x = self.activation(self.f6(x))
         if training and self.dropout:
             if batch is None:
-                raise UsageError("dropout has no key: call model(..., batch=batch)")
-            x = dropout(batch, x, self.dropout)
+                raise UsageError(
+                    "dropout needs the batch, for its random numbers: call "
+                    "model(images, training=True, batch=batch)"
+                )
+            x = dropout(batch, x, self.dropout, salt=0)
         return tf.cast(self.output(x), tf.float32)
 
     def predict(self, images: tf.Tensor) -> tf.Tensor:
-        """Computes probabilities [B, num_classes] (softmax) of images as in a call."""
+        """Computes the probabilities of the classes.
+
+        Args:
+          images: float32 [B, 32, 32, channels] in [0, 1].
+
+        Returns:
+          float32 [B, num_classes], the softmax of the logits.
+        """
         return tf.nn.softmax(self(images))
 
     @property

@@ -9,14 +9,16 @@ A custom experiment is one function of this form: it returns a dict of [B] value
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import tensorflow as tf
 
-from lenet_tf.nn.images import standardize
+from lenet_tf.nn.distortion import Distortion
+from lenet_tf.nn.images import scale_pixels, standardize
 
-Forward = Callable[[Any, Mapping[str, tf.Tensor], bool], dict[str, tf.Tensor]]
+# From the model, the batch, and whether it is for training, to per-example values.
+Forward = Callable[[tf.Module, Mapping[str, tf.Tensor], bool], Mapping[str, tf.Tensor]]
 
 
 def softmax_cross_entropy(
@@ -27,7 +29,7 @@ def softmax_cross_entropy(
     Args:
       logits: float [B, C].
       labels: integer [B], each in [0, C).
-      smoothing: the share of the target that is spread over all classes alike.
+      smoothing: Share of the target that is spread evenly over all classes, in [0, 1).
         (Szegedy et al., "Rethinking the Inception architecture", CVPR 2016, section 7.)
 
     Returns:
@@ -47,36 +49,77 @@ def classification(
     """Computes loss and accuracy of an image classifier for each example.
 
     Args:
-      model: called as `model(images, training=training)`, returns logits [B, C].
-      batch: `image` uint8 [B, H, W, C], standardized here to float32 [B, 32, 32, C],
-        and `label` integer [B].
-      training: handed on to the model.
+      model: Model that returns logits [B, C] when it is called as
+        `model(images, training=training)`; a model with an argument `batch`, such as
+        one with dropout, gets the batch too.
+      batch: Batch with `image`, [B, H, W, C], which `standardize` makes float32
+        [B, 32, 32, C], and `label`, integer [B].
+      training: Whether the values are for training.
 
     Returns:
       `loss` and `accuracy`, float32 [B] each.
     """
-    logits = model(standardize(batch["image"]), training=training)
+    return _classify(model, batch, training, Distortion(), 0.0)
+
+
+def distorted_classification(distortion: Distortion, smoothing: float = 0.0) -> Forward:
+    """Makes a forward function as `classification`, with more done in training.
+
+    Args:
+      distortion: Random distortion of the training images.
+      smoothing: Label smoothing in training; see `softmax_cross_entropy`.
+    """
+
+    def forward(
+        model: tf.Module, batch: Mapping[str, tf.Tensor], training: bool
+    ) -> dict[str, tf.Tensor]:
+        return _classify(model, batch, training, distortion, smoothing)
+
+    return forward
+
+
+def _classify(
+    model: Callable[..., tf.Tensor],
+    batch: Mapping[str, tf.Tensor],
+    training: bool,
+    distortion: Distortion,
+    smoothing: float,
+) -> dict[str, tf.Tensor]:
+    images, labels = batch["image"], batch["label"]
+    if training and not distortion.is_identity():
+        images = distortion(batch, scale_pixels(images))
+    whole = {"batch": batch} if "batch" in inspect.signature(model).parameters else {}
+    logits = model(standardize(images), training=training, **whole)
     return {
-        "loss": softmax_cross_entropy(logits, batch["label"]),
-        "accuracy": correct(logits, batch["label"]),
+        "loss": softmax_cross_entropy(logits, labels, smoothing if training else 0.0),
+        "accuracy": correct(logits, labels),
     }
 
 
 def correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Returns 1.0 where the largest of logits [B, C] is at label [B], else 0.0: [B]."""
-    predicted = tf.argmax(logits, axis=-1, output_type=tf.int32)
-    return tf.cast(tf.equal(predicted, tf.cast(labels, tf.int32)), tf.float32)
-
-
-def confusion(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Marks for each example where it belongs in the confusion matrix.
+    """Compares predictions with labels.
 
     Args:
       logits: float [B, C].
       labels: integer [B].
 
     Returns:
-      float32 [B, C, C], 1 at [label, predicted class]. Summed by the accumulators.
+      float32 [B], 1.0 where the largest logit is that of the label, else 0.0.
+    """
+    predicted = tf.argmax(logits, axis=-1, output_type=tf.int32)
+    return tf.cast(tf.equal(predicted, tf.cast(labels, tf.int32)), tf.float32)
+
+
+def confusion(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Marks the cell of the confusion matrix that each example belongs to.
+
+    Args:
+      logits: float [B, C].
+      labels: integer [B].
+
+    Returns:
+      float32 [B, C, C], 1 at [label, predicted class]. Their sum over a dataset, which
+      `Trainer.evaluate` returns, is the confusion matrix.
     """
     classes = logits.shape[1]
     predicted = tf.one_hot(tf.argmax(logits, axis=-1), classes)

@@ -2,10 +2,10 @@
 
     noise = uniform(batch, [84], salt=1)      # [B, 84] in [0, 1)
 
-Nothing is drawn from a generator, so a run that is killed and resumed, or spread over
-other replicas, meets the same numbers. In training the loop adds to a batch what keys
-them: `position` int32 [B], an example's place in the global batch, and `seed` int64
-[2], made of the run's seed and the step.
+No generator keeps a state, so a run that is killed and resumed, or spread over other
+replicas, meets the same numbers. The trainer adds to each batch what keys them:
+`position` int32 [B], the place of each example in the global batch, and `seed` int64
+[2], the run's seed and the step.
 """
 
 from __future__ import annotations
@@ -14,35 +14,51 @@ from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
+from lenet_tf.errors import UsageError
+
 POSITION = "position"
 SEED = "seed"
 
+# Its numbers count along the flat tensor, which `uniform` relies on, and it is the one
+# that TensorFlow takes by itself on CPUs and GPUs.
+_GENERATOR = "philox"
+
 
 def uniform(
-    batch: Mapping[str, tf.Tensor], shape: Sequence[int], salt: int = 0
+    batch: Mapping[str, tf.Tensor], shape: Sequence[int], *, salt: int
 ) -> tf.Tensor:
     """Draws numbers from U[0, 1) for each example of a replica's batch.
 
     Args:
-      batch: with `position` and `seed`, as the training loop gives it.
-      shape: of one example's numbers.
-      salt: another number for each use in a step.
+      batch: Batch with `position` and `seed`, as the trainer gives it.
+      shape: Shape of one example's numbers.
+      salt: Integer of your choice, a different one for each call in a step: two calls
+        with the same salt draw the same numbers.
 
     Returns:
       float32 [B, *shape].
+
+    Raises:
+      UsageError: The batch has no `position` or no `seed`.
     """
-    seed = tf.random.experimental.stateless_fold_in(batch[SEED], salt)
-    # The generator counts along the flat tensor: the rows of a shorter one are the
-    # first rows of a longer one, so each replica finds its rows of the global batch.
+    for name, form in ((POSITION, "int32 [batch]"), (SEED, "int64 [2]")):
+        if name not in batch:
+            raise UsageError(
+                f"the batch has no {name!r}, which random numbers depend on: hand on "
+                f"the batch that the trainer gives to forward, or add {name!r}, {form}"
+            )
+    seed = tf.random.experimental.stateless_fold_in(batch[SEED], salt, alg=_GENERATOR)
+    # The rows of a shorter table are the first rows of a longer one, so each replica
+    # finds its rows of the global batch.
     rows = tf.reduce_max(batch[POSITION]) + 1
-    table = tf.random.stateless_uniform([rows, *shape], seed)
+    table = tf.random.stateless_uniform([rows, *shape], seed, alg=_GENERATOR)
     return tf.ensure_shape(
         tf.gather(table, batch[POSITION]), [batch[POSITION].shape[0], *shape]
     )
 
 
 def dropout(
-    batch: Mapping[str, tf.Tensor], x: tf.Tensor, rate: float, salt: int = 0
+    batch: Mapping[str, tf.Tensor], x: tf.Tensor, rate: float, *, salt: int
 ) -> tf.Tensor:
     """Sets each number to zero with probability `rate`, and scales the others up.
 
@@ -50,13 +66,18 @@ def dropout(
     the form that scales in training.
 
     Args:
-      batch: with `position` and `seed`.
-      x: float32 [B, ...].
-      rate: in [0, 1).
-      salt: another number for each use in a step.
+      batch: Batch with `position` and `seed`, as the trainer gives it.
+      x: Features, float [B, ...].
+      rate: Probability, in [0, 1).
+      salt: Integer of your choice, a different one for each call in a step.
 
     Returns:
-      float32 of x's shape.
+      Tensor of x's shape and dtype.
+
+    Raises:
+      UsageError: `rate` is out of its range, or the batch has no `position` or `seed`.
     """
-    kept = uniform(batch, x.shape[1:], salt) >= rate
+    if not 0 <= rate < 1:
+        raise UsageError(f"the rate of dropout is {rate}: it must be in [0, 1)")
+    kept = uniform(batch, x.shape[1:], salt=salt) >= rate
     return tf.where(kept, x / (1.0 - rate), tf.zeros([], x.dtype))

@@ -2,8 +2,8 @@
 
     print(summary(LeNet5(), [32, 32, 1]))
 
-The layers are the model's own modules in the order in which a call of the model calls
-them, which is found by calling it once on zeros.
+The layers are listed in the order in which the model calls them, which is seen by
+calling it once on zeros.
 """
 
 from __future__ import annotations
@@ -11,42 +11,40 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import tensorflow as tf
 
-from lenet_tf.nn import fast_ops
-
 Row = tuple[str, str, str]
+Report = Callable[[tf.Module, str, tf.Tensor], None]
 
 
-def summary(model: Any, input_shape: Sequence[int]) -> str:
+def summary(model: tf.Module, input_shape: Sequence[int]) -> str:
     """Tabulates a model as Keras's `model.summary()` does.
 
     Args:
-      model: a callable `tf.Module`; its layers are the callable modules that are its
+      model: Callable `tf.Module`. Its layers are the callable modules that are its
         attributes, or in lists and dicts that are.
-      input_shape: of one example, without the batch axis, as in [32, 32, 1].
+      input_shape: Shape of one example, without the batch axis, as in [32, 32, 1].
 
     Returns:
-      Lines of layer, output shape and parameters; and the total below.
+      A table with the name, output shape and number of parameters of each layer, and
+      the totals below it.
     """
     rows: list[Row] = []
     counted: set[int] = set()
 
-    def record(layer: tf.Module, output: tf.Tensor) -> None:
+    def add_row(layer: tf.Module, kind: str, output: tf.Tensor) -> None:
         new = [v for v in layer.variables if id(v) not in counted]
         counted.update(id(v) for v in new)
         shape = (None, *output.shape[1:])
         count = sum(math.prod(v.shape) for v in new)
-        rows.append(
-            (f"{layer.name} ({type(layer).__name__})", str(shape), f"{count:,}")
-        )
+        rows.append((f"{layer.name} ({kind})", str(shape), f"{count:,}"))
 
     attributes = tf.nest.flatten(list(vars(model).values()))
     layers = [v for v in attributes if isinstance(v, tf.Module) and callable(v)]
-    # In plain forms every layer is called by itself.
-    with fast_ops.plain_forms(), _calls_reported(layers, record):
+    with contextlib.ExitStack() as stack:
+        for layer in {id(layer): layer for layer in layers}.values():
+            stack.enter_context(_reporting(layer, add_row))
         model(tf.zeros([1, *input_shape]))
     trainable = sum(math.prod(v.shape) for v in model.trainable_variables)
     total = sum(math.prod(v.shape) for v in model.variables)
@@ -62,36 +60,26 @@ def summary(model: Any, input_shape: Sequence[int]) -> str:
 
 
 @contextlib.contextmanager
-def _calls_reported(
-    layers: Sequence[tf.Module], report: Callable[[tf.Module, tf.Tensor], None]
-) -> Iterator[None]:
-    """Reports each call of a layer while the context lasts.
+def _reporting(layer: tf.Module, report: Report) -> Iterator[None]:
+    """Reports each call of a layer, its class's name and its output.
 
-    Python looks `__call__` up on the type, so the types are wrapped, and restored.
+    Python looks `__call__` up in the class, so while the context lasts this one layer
+    is of a subclass of its own; other instances of its class are left alone.
     """
-    ids = {id(layer) for layer in layers}
-    kinds = {type(layer): type(layer).__call__ for layer in layers}
-    own = {kind for kind in kinds if "__call__" in vars(kind)}
+    kind = type(layer)
 
-    def wrapped(kind: type, original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(self: tf.Module, *args: Any, **kwargs: Any) -> Any:
-            output = original(self, *args, **kwargs)
-            if id(self) in ids and type(self) is kind:  # not a call of super()
-                report(self, output)
-            return output
+    def call(self: tf.Module, *args: object, **kwargs: object) -> tf.Tensor:
+        output = kind.__call__(self, *args, **kwargs)
+        report(self, kind.__name__, output)
+        return output
 
-        return call
-
+    # Not by layer.__class__ = ..., which tf.Module would track as an attribute.
+    subclass = type(kind)(kind.__name__, (kind,), {"__call__": call})
+    object.__setattr__(layer, "__class__", subclass)
     try:
-        for kind, original in kinds.items():
-            setattr(kind, "__call__", wrapped(kind, original))  # noqa: B010
         yield
     finally:
-        for kind, original in kinds.items():
-            if kind in own:
-                setattr(kind, "__call__", original)  # noqa: B010
-            else:
-                delattr(kind, "__call__")
+        object.__setattr__(layer, "__class__", kind)
 
 
 def _table(rows: Sequence[Row]) -> list[str]:

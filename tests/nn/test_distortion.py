@@ -96,6 +96,26 @@ def test_no_amount_leaves_images_as_they_are() -> None:
     np.testing.assert_array_equal(Distortion()(batch(2), images), images)
 
 
-def test_negative_amounts_are_refused() -> None:
-    with pytest.raises(UsageError, match="shear is -1"):
-        Distortion(shear=-1)
+@pytest.mark.parametrize(
+    ("amount", "value"),
+    [
+        ("shear", -1),
+        ("shift", 1e38),
+        ("rotate", 181),
+        ("scale", 1e30),
+        ("shear", 90),
+        ("elastic", float("inf")),
+        ("elastic", float("nan")),
+    ],
+)
+def test_amounts_that_make_no_sense_are_refused(amount: str, value: float) -> None:
+    with pytest.raises(UsageError, match=f"{amount} is .* from 0 to "):
+        Distortion(**{amount: value})
+
+
+@pytest.mark.parametrize("amount", ["shift", "elastic"])
+def test_moving_by_more_than_half_of_the_image_is_refused(amount: str) -> None:
+    images = tf.zeros([2, 20, 28, 1])
+    Distortion(**{amount: 10})(batch(2), images)
+    with pytest.raises(UsageError, match=f"{amount} is 11: .*20x28.* at most 10"):
+        Distortion(**{amount: 11})(batch(2), images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -86,6 +87,17 @@ def test_layers_are_named_and_hold_kernel_in_hwio_and_matrix_in_in_out() -> None
 def test_biases_start_at_zero() -> None:
     assert not Conv2D(5, 1, 6, seed=(0, 1)).b.numpy().any()
     assert not Dense(5, 6, seed=(0, 1)).b.numpy().any()
+
+
+def test_an_initializer_makes_the_kernel_or_matrix_from_shape_and_seed() -> None:
+    def initializer(shape: Sequence[int], seed: tuple[int, int]) -> tf.Tensor:
+        return tf.fill(shape, float(100 * seed[0] + seed[1]))
+
+    conv = Conv2D(3, 2, 4, seed=(5, 6), initializer=initializer)
+    dense = Dense(3, 2, seed=(7, 8), initializer=initializer)
+    np.testing.assert_array_equal(conv.w, np.full([3, 3, 2, 4], 506))
+    np.testing.assert_array_equal(dense.w, np.full([3, 2], 708))
+    assert not conv.b.numpy().any() and not dense.b.numpy().any()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from reference import keras_lenet
 import lenet_tf
 from lenet_tf.data.batches import Batches
 from lenet_tf.nn.images import standardize
+from lenet_tf.nn.layers import Subsample
 from lenet_tf.nn.losses import classification
 
 SHAPES = [
@@ -150,11 +151,12 @@ def test_every_variant_learns_and_takes_other_classes_and_channels(
         {"kernel": "7x7"},
         {"num_classes": 1},
         {"channels": 0},
+        {"dropout": 1.5},
     ],
     ids=str,
 )
 def test_unknown_options_are_refused_with_the_choices(options: dict) -> None:
-    with pytest.raises(lenet_tf.UsageError, match=r"choose one of|at least"):
+    with pytest.raises(lenet_tf.UsageError, match=r"choose one of|at least|must be in"):
         lenet_tf.LeNet5(**options)
 
 
@@ -178,6 +180,29 @@ def test_undoing_the_sigmoid_makes_the_start_that_of_plain_averages() -> None:
     maps = [m.c5(m.s4(m.c3(m.s2(m.c1(images))))) for m in (undone, plain)]
     largest = np.abs(maps[1]).max()
     np.testing.assert_allclose(maps[0], maps[1], rtol=0, atol=0.02 * largest)
+
+
+def test_a_layer_after_a_sigmoid_starts_from_four_times_glorots_weights() -> None:
+    undone, plain = lenet_tf.LeNet5(initial="undo_sigmoid"), lenet_tf.LeNet5()
+    for name in ("c3", "c5"):
+        ours, glorot = (getattr(model, name).convs[0] for model in (undone, plain))
+        np.testing.assert_array_equal(ours.w, 4 * glorot.w)
+        halves = -tf.reduce_sum(ours.w, axis=[0, 1, 2]) / 2
+        np.testing.assert_array_equal(ours.b, halves)
+    np.testing.assert_array_equal(undone.c1.convs[0].w, plain.c1.convs[0].w)
+    assert not undone.c1.convs[0].b.numpy().any()
+
+
+def test_a_subclass_of_a_layer_is_called_as_it_is() -> None:
+    class Silent(Subsample):
+        def __call__(self, x: tf.Tensor) -> tf.Tensor:
+            return tf.zeros_like(super().__call__(x))
+
+    model = lenet_tf.LeNet5()
+    model.s4 = Silent("average")
+    images = tf.random.stateless_uniform([4, 32, 32, 1], [1, 2])
+    logits = model(images).numpy()
+    np.testing.assert_array_equal(logits, np.repeat(logits[:1], 4, axis=0))
 
 
 def test_there_must_be_a_sigmoid_to_undo() -> None:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from lenet_tf.nn.losses import classification, softmax_cross_entropy
+import lenet_tf
+from lenet_tf.nn.distortion import Distortion
+from lenet_tf.nn.images import scale_pixels, standardize
+from lenet_tf.nn.losses import (
+    classification,
+    distorted_classification,
+    softmax_cross_entropy,
+)
+from lenet_tf.nn.random import uniform
 
 
 def reference(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -71,6 +81,67 @@ def test_classification_standardizes_images_and_hands_training_on(
     images = np.zeros([3, 28, 28, 1], np.uint8)
     classification(model, {"image": images, "label": tf.zeros([3], tf.int32)}, training)
     assert model.seen == [((3, 32, 32, 1), tf.float32, training)]
+
+
+class Noisy(tf.Module):
+    """Two logits, random ones in training."""
+
+    @tf.function
+    def __call__(
+        self,
+        images: tf.Tensor,
+        training: bool = False,
+        batch: Mapping[str, tf.Tensor] | None = None,
+    ) -> tf.Tensor:
+        """Computes the logits."""
+        if training:
+            return uniform(batch, [2], salt=0)
+        return tf.zeros([tf.shape(images)[0], 2])
+
+
+def test_classification_hands_the_batch_to_a_model_that_takes_it() -> None:
+    batch = {
+        "image": tf.zeros([3, 28, 28, 1], tf.uint8),
+        "label": tf.zeros([3], tf.int32),
+        "position": tf.range(3),
+        "seed": tf.constant([1, 2], tf.int64),
+    }
+    noisy = classification(Noisy(), batch, True)["loss"]
+    assert len(set(noisy.numpy())) == 3
+    np.testing.assert_allclose(
+        classification(Noisy(), batch, False)["loss"], np.log([2, 2, 2]), rtol=1e-6
+    )
+
+
+def test_lenet5_with_dropout_trains_with_the_default_forward_function(
+    digits: dict[str, np.ndarray],
+) -> None:
+    model = lenet_tf.LeNet5(dropout=0.3)
+    history = lenet_tf.Trainer(model, lenet_tf.Adam(1e-3)).fit(
+        lenet_tf.Batches(digits, 32), epochs=3
+    )
+    assert history["loss"][-1] < history["loss"][0]
+
+
+def test_distorted_classification_distorts_and_smooths_in_training_only() -> None:
+    forward = distorted_classification(Distortion(shift=2), smoothing=0.2)
+    images = np.random.default_rng(0).integers(0, 256, [5, 28, 28, 1], np.uint8)
+    batch = {
+        "image": tf.constant(images),
+        "label": tf.zeros([5], tf.int32),
+        "position": tf.range(5),
+        "seed": tf.constant([1, 2], tf.int64),
+    }
+    model = Corner()
+    plain, evaluated = classification(model, batch, False), forward(model, batch, False)
+    np.testing.assert_array_equal(evaluated["loss"], plain["loss"])
+    moved = Distortion(shift=2)(batch, scale_pixels(images))
+    logits = model(standardize(moved), training=True)
+    np.testing.assert_array_equal(
+        forward(model, batch, True)["loss"],
+        softmax_cross_entropy(logits, batch["label"], 0.2),
+    )
+    assert model.seen[-1] == ((5, 32, 32, 1), tf.float32, True)
 
 
 def test_classification_returns_loss_and_accuracy_of_each_example() -> None:
