@@ -77,10 +77,6 @@ class Distortion:
         """Returns whether all amounts are 0, so that images stay as they are."""
         return not any(getattr(self, name) for name in LARGEST_AMOUNTS)
 
-    def moves(self) -> bool:
-        """Returns the opposite of `is_identity`."""
-        return not self.is_identity()
-
     def __call__(self, batch: Mapping[str, tf.Tensor], images: tf.Tensor) -> tf.Tensor:
         """Distorts images.
 

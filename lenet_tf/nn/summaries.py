@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import types
 from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
@@ -74,7 +75,9 @@ def _reporting(layer: tf.Module, report: Report) -> Iterator[None]:
         return output
 
     # Not by layer.__class__ = ..., which tf.Module would track as an attribute.
-    subclass = type(kind)(kind.__name__, (kind,), {"__call__": call})
+    subclass = types.new_class(
+        kind.__name__, (kind,), exec_body=lambda body: body.update(__call__=call)
+    )
     object.__setattr__(layer, "__class__", subclass)
     try:
         yield

@@ -4,7 +4,9 @@ Importing an optimizer's file here registers it in `OPTIMIZERS`.
 """
 
 from lenet_tf.optim.adam import Adam as Adam
+from lenet_tf.optim.adam import AdamState as AdamState
 from lenet_tf.optim.adam import AdamW as AdamW
+from lenet_tf.optim.adam import adam_update as adam_update
 from lenet_tf.optim.averaging import Average as Average
 from lenet_tf.optim.clipping import clip_by_norm as clip_by_norm
 from lenet_tf.optim.loss_scale import LossScale as LossScale
@@ -21,3 +23,4 @@ from lenet_tf.optim.schedules import piecewise as piecewise
 from lenet_tf.optim.schedules import polynomial as polynomial
 from lenet_tf.optim.schedules import warmup_cosine as warmup_cosine
 from lenet_tf.optim.sgd import SGD as SGD
+from lenet_tf.optim.sgd import sgd_update as sgd_update

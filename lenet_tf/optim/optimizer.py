@@ -12,6 +12,7 @@ arithmetic through TensorFlow's fused kernels. The tests hold the two together.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -20,7 +21,7 @@ from lenet_tf.errors import UsageError
 from lenet_tf.parallel.collectives import local_handle
 from lenet_tf.registry import Registry
 
-LearningRate = float | tf.Variable | Callable[[tf.Tensor], tf.Tensor]
+LearningRate: TypeAlias = float | tf.Variable | Callable[[tf.Tensor], tf.Tensor]
 
 _SMALLEST, _LARGEST = np.finfo(np.float32).tiny, np.finfo(np.float32).max
 
