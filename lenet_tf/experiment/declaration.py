@@ -23,7 +23,7 @@ from lenet_tf.errors import UsageError
 Number = TypeVar("Number", int, float)
 Value = str | int | float | bool | None
 
-_FLOAT32 = np.finfo(np.float32)
+_LARGEST, _SMALLEST = float(np.finfo("f4").max), float(np.finfo("f4").tiny)
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
@@ -118,9 +118,9 @@ class Setting:
         if isinstance(number, int):
             if not -(2**31) <= number < 2**31:
                 raise self._wrong(number, "it must be a whole number of 32 bits")
-        elif not abs(number) <= _FLOAT32.max:  # A comparison with NaN is false.
+        elif not abs(number) <= _LARGEST:  # A comparison with NaN is false.
             raise self._wrong(number)
-        elif 0 < abs(number) < _FLOAT32.tiny:
+        elif 0 < abs(number) < _SMALLEST:
             raise self._wrong(number, "it is 0 in float32")
         inside = (
             (self.least is None or number >= self.least)
@@ -180,5 +180,5 @@ def local_path(text: str) -> pathlib.Path:
     if len(os.fsencode(path)) >= 4096 or any(
         len(os.fsencode(p)) > 255 for p in path.parts
     ):
-        raise ValueError("a path of less than 4,096 bytes, and 256 a name")
+        raise ValueError("a path of less than 4,096 bytes, in names of less than 256")
     return path

@@ -14,8 +14,9 @@ from lenet_tf.experiment.build import (
     build_trainer,
     load_splits,
 )
-from lenet_tf.experiment.config import SCHEDULES, Config
+from lenet_tf.experiment.config import Config
 from lenet_tf.experiment.recipes import RECIPES, recipe
+from lenet_tf.optim import SCHEDULES
 
 
 @pytest.mark.parametrize("name", list(RECIPES))
@@ -41,7 +42,7 @@ def test_an_unknown_recipe_is_refused() -> None:
         recipe("slow")
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("name", SCHEDULES.names())
 def test_every_schedule_has_the_learning_rate_as_its_highest(name: str) -> None:
     schedule = build_schedule(Config(schedule=name, learning_rate=0.25), 1000)
     rates = [float(schedule(tf.constant(step))) for step in range(0, 1000, 5)]
@@ -56,7 +57,7 @@ def test_every_schedule_has_the_learning_rate_as_its_highest(name: str) -> None:
     [
         ({"optimizer": "sgd"}, lenet_tf.SGD),
         ({"optimizer": "adam"}, lenet_tf.Adam),
-        ({"optimizer": "adamw", "weight_decay": 0.1}, lenet_tf.optim.optimizers.AdamW),
+        ({"optimizer": "adamw", "weight_decay": 0.1}, lenet_tf.AdamW),
     ],
 )
 def test_the_optimizer_is_the_one_that_is_named(settings: dict, kind: type) -> None:
@@ -77,10 +78,16 @@ def test_only_training_distorts_and_smooths(digits: dict[str, np.ndarray]) -> No
     assert np.abs(forward(model, batch, True)["loss"] - plain["loss"]).max() > 0.01
 
 
-@pytest.mark.parametrize("milestones", ["", "0.5,x", "0.9,0.5", "0,0.5", "0.5,1"])
-def test_milestones_that_do_not_rise_are_refused(milestones: str) -> None:
-    with pytest.raises(lenet_tf.UsageError, match=r"such as 0\.5,0\.75"):
-        Config(milestones=milestones)
+def test_the_optimizer_gets_the_settings_of_the_configuration() -> None:
+    sgd = build_optimizer(Config(optimizer="sgd"), 10)
+    assert isinstance(sgd, lenet_tf.SGD)
+    assert sgd.momentum == 0.9  # not the constructor's default
+
+
+def test_adamw_alone_decays() -> None:
+    adamw = build_optimizer(Config(optimizer="adamw"), 10)
+    assert isinstance(adamw, lenet_tf.AdamW)
+    assert adamw.weight_decay == 4e-3
 
 
 def test_all_of_it_resumes_bit_for_bit_and_is_alike_on_replicas(
@@ -118,7 +125,7 @@ def test_all_of_it_resumes_bit_for_bit_and_is_alike_on_replicas(
         )
 
     def weights(trainer: lenet_tf.Trainer) -> list[np.ndarray]:
-        averages = trainer.average.averages
+        averages = trainer.state.average.averages
         return [v.numpy() for v in (*trainer.model.trainable_variables, *averages)]
 
     def batches() -> lenet_tf.Batches:
@@ -200,7 +207,7 @@ def test_cpus_get_no_xla_and_100_steps_a_loop() -> None:
     mnist = load_splits(Config())
     strategy = lenet_tf.make_strategy(2)
     trainer = build_trainer(Config(), mnist, strategy)
-    assert (trainer.jit_compile, trainer.steps_per_loop) == (False, 100)
+    assert (trainer._step._jit_compile, trainer.steps_per_loop) == (False, 100)
     chosen = Config(jit_compile=True, steps_per_loop=7)
     trainer = build_trainer(chosen, mnist, strategy)
-    assert (trainer.jit_compile, trainer.steps_per_loop) == (True, 7)
+    assert (trainer._step._jit_compile, trainer.steps_per_loop) == (True, 7)

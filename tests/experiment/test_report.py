@@ -47,8 +47,8 @@ def rgb(color: str) -> tuple[int, ...]:
     return tuple(bytes.fromhex(color.removeprefix("#")))
 
 
-TRAINING = rgb(report._TRAINING_COLOR)
-VALIDATION = rgb(report._VALIDATION_COLOR)
+TRAINING = rgb(report.TRAINING_COLOR)
+VALIDATION = rgb(report.VALIDATION_COLOR)
 
 
 @pytest.mark.parametrize("epochs", [1, 3])
