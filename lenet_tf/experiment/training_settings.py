@@ -152,6 +152,9 @@ class TrainingSettings:
         least=0,
         below=1,
     )
+    nesterov: bool = setting(
+        False, "Whether the momentum is Nesterov's (optimizer sgd).", group="Optimizer"
+    )
     weight_decay: float = setting(
         4e-3,
         "Share of the weights that is taken off in each step, times the learning rate "

@@ -79,9 +79,10 @@ def test_only_training_distorts_and_smooths(digits: dict[str, np.ndarray]) -> No
 
 
 def test_the_optimizer_gets_the_settings_of_the_configuration() -> None:
-    sgd = build_optimizer(Config(optimizer="sgd"), 10)
+    sgd = build_optimizer(Config(optimizer="sgd", nesterov=True), 10)
     assert isinstance(sgd, lenet_tf.SGD)
     assert sgd.momentum == 0.9  # not the constructor's default
+    assert sgd.nesterov
 
 
 def test_adamw_alone_decays() -> None:
