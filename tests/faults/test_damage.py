@@ -17,12 +17,14 @@ from ends import EXPERIMENT, assert_same_end, leftovers, resume, said, steps_of
 from programs import Program, run
 
 import lenet_tf
+from lenet_tf.checkpoint.best import BestCheckpoints
 from lenet_tf.checkpoint.restore import find_checkpoint
 from lenet_tf.checkpoint.storage import newest_whole
 from lenet_tf.files import write_csv
 from lenet_tf.train.state import RunRecord
 
 DATA = "step-{}.data-00000-of-00001"
+STATE = {"checkpoints": "checkpoint", "best": "best.json"}
 
 
 def truncated(path: pathlib.Path) -> None:
@@ -75,7 +77,7 @@ def test_the_newest_whole_checkpoint_is_taken_and_the_bad_one_named(
     assert find_checkpoint(run_dir) == str(checkpoints / "step-7")
     damage(checkpoints / file.format(7))
     with pytest.raises(
-        lenet_tf.errors.CheckpointError, match="remove the directory"
+        lenet_tf.errors.CheckpointError, match="move the directory away"
     ) as error:
         newest_whole(checkpoints)
     for step in (7, 14, 21):
@@ -150,7 +152,7 @@ def test_what_a_killed_save_has_left_is_cleared_away(
         left = run_dir / directory / "step-18_temp"
         left.mkdir()
         (left / "part-00000-of-00001.data-00000-of-00001.tempstate42").write_bytes(b"x")
-        (run_dir / directory / f".{directory}.4242.tmp").write_text("half")
+        (run_dir / directory / f".{STATE[directory]}.4242.tmp").write_text("half")
     shutil.copy(run_dir / "best" / DATA.format(14), run_dir / "best" / DATA.format(18))
     assert len(leftovers(run_dir)) == 6
     resume(run_dir, experiment)
@@ -182,33 +184,50 @@ def test_best_survives_rotation_and_restarts(
     ("content", "message"),
     [
         ("", "cannot be read as JSON"),
-        ("[1]", "a JSON object is due"),
-        ("{}", "is damaged: put it back, or remove"),
+        ("[1]", "a JSON object is expected"),
+        ("{}", "is damaged: put it back, or move"),
         ('{"checkpoints": 3}', "is damaged"),
         ('{"checkpoints": [{"step": "../../x", "value": 1}]}', "is damaged"),
         ('{"checkpoints": [{"step": 7, "value": "high"}]}', "is damaged"),
         ('{"checkpoints": [7]}', "is damaged"),
     ],
 )
-def test_a_broken_list_of_the_best_is_an_error_before_training(
+def test_a_broken_list_of_the_best_is_an_error(
     run_dir: pathlib.Path, content: str, message: str
 ) -> None:
     (run_dir / "best" / "best.json").write_text(content)
     with pytest.raises(lenet_tf.UsageError, match=message) as error:
         find_checkpoint(run_dir, "best")
     assert "\n" not in str(error.value)
+    best = BestCheckpoints(tf.train.Checkpoint(), run_dir / "best", "val_accuracy")
     with pytest.raises(lenet_tf.UsageError, match=message):
-        saver = lenet_tf.Saver(run_dir)
-        parts = {"step": tf.Variable(0, dtype=tf.int64), "record": RunRecord()}
-        saver.start(parts, tf.distribute.get_strategy(), True)
+        best.clean()
+
+
+def test_a_run_with_a_broken_list_of_the_best_ends_before_it_trains(
+    run_dir: pathlib.Path,
+) -> None:
+    (run_dir / "best" / "best.json").write_text("{}")
+    finished = run(EXPERIMENT, f"--workdir={run_dir}", "--epochs=4")
+    assert finished.status == 1
+    (line,) = finished.stderr.splitlines()
+    assert "best.json is damaged: put it back, or move" in line
+
+
+def test_a_damaged_best_is_named_when_a_run_goes_on(run_dir: pathlib.Path) -> None:
+    emptied(run_dir / "best" / DATA.format(14))
+    finished = run(EXPERIMENT, f"--workdir={run_dir}", "--epochs=4")
+    assert finished.status == 0
+    assert f"best checkpoint {run_dir}/best/step-14 is damaged: " in finished.stderr
+    assert find_checkpoint(run_dir, "best") == str(run_dir / "best" / "step-28")
 
 
 def test_the_best_by_another_metric_are_not_mixed(run_dir: pathlib.Path) -> None:
-    saver = lenet_tf.Saver(run_dir, best="val_loss")
+    best = BestCheckpoints(tf.train.Checkpoint(), run_dir / "best", "val_loss", "min")
     with pytest.raises(
         lenet_tf.errors.CheckpointError, match="'val_accuracy', not by 'val_l"
     ):
-        saver.start({"record": RunRecord()}, tf.distribute.get_strategy(), True)
+        best.clean()
 
 
 def test_a_damaged_best_checkpoint_is_an_error(
