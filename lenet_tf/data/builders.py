@@ -9,26 +9,39 @@ TFDS is imported only when it is needed; it takes TensorFlow along only when it 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import pathlib
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from lenet_tf.data.raw_files import one_line
 from lenet_tf.errors import DataError
 
 IDX_DATASETS = ("mnist", "fashion_mnist", "kmnist", "emnist")
 # dataset[/config][:version]; a namespace would send TFDS to the network.
-_NAME = re.compile(r"\w+(/[\w.\-]+)?(:\d+\.\d+\.\d+)?")
+_NAME = re.compile(r"\w+(/[\w.\-]+)?(:\d+\.\d+\.\d+)?", re.ASCII)
 
 
 def import_tfds() -> Any:
-    """Imports TFDS without its network and, off a terminal, its progress bars."""
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core.utils import gcs_utils
+    """Imports TFDS without its network and, off a terminal, its progress bars.
+
+    Raises:
+      DataError: TFDS, or a package that it needs, is not installed.
+    """
+    try:
+        import tensorflow_datasets as tfds
+        from tensorflow_datasets.core.utils import gcs_utils
+    except ImportError as error:
+        raise DataError(
+            "datasets by name need tensorflow-datasets, which cannot be imported "
+            f"({one_line(str(error))}): pip install 'lenet_tf[data]'"
+        ) from error
 
     # Off by default now; versions where it was on looked there even for prepared data.
     gcs_utils._is_gcs_disabled = True
@@ -41,14 +54,27 @@ def data_root(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
     """Returns TFDS's directory: `data_dir`, else TFDS_DATA_DIR, else the standard one.
 
     Raises:
-      DataError: It is not a local directory.
+      DataError: It cannot be a local directory.
     """
     root = os.fspath(
         data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     )
     if "://" in root:
         raise DataError(f"data_dir is {root}: it must be a directory of this machine")
-    return pathlib.Path(root).expanduser().absolute()
+    try:
+        root.encode()
+        path = pathlib.Path(root).expanduser().absolute()
+        path.exists()  # so that a name which is too long is found here
+    except UnicodeEncodeError as error:
+        raise DataError(f"data_dir is {root!a}: it must be UTF-8") from error
+    except PermissionError:
+        pass  # Whoever opens it will tell.
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(
+            f"data_dir is {one_line(root)}: it must be a directory ({reason})"
+        ) from error
+    return path
 
 
 def open_builder(name: str, root: pathlib.Path) -> Any:
@@ -60,27 +86,65 @@ def open_builder(name: str, root: pathlib.Path) -> Any:
       root: TFDS's directory.
 
     Raises:
-      DataError: TFDS has no such dataset, config or version, or it is damaged.
+      DataError: TFDS has no such dataset, config or version, or what lies in `root` is
+        damaged, cannot be read, or has features that are not TFDS's own.
     """
     tfds = import_tfds()
     try:
         if not _NAME.fullmatch(name):
             raise tfds.core.DatasetNotFoundError(name)
-        return tfds.builder(name, data_dir=os.fspath(root))
+        with _only_features_of_tfds(tfds):
+            return tfds.builder(name, data_dir=os.fspath(root))
     except tfds.core.DatasetNotFoundError:
         known = tfds.list_builders(with_community_datasets=False)
         near = difflib.get_close_matches(name, known, n=3) or IDX_DATASETS
         raise DataError(
-            f"dataset is {name!r}: TFDS has none of that name; is it one of "
+            f"dataset is {one_line(name)!r}: TFDS has none of that name; is it one of "
             f"{', '.join(near)}?"
         ) from None
+    except DataError:
+        raise
     except Exception as error:  # An unknown config or version, a damaged directory.
         dataset, _, config = name.partition(":")[0].partition("/")
-        configs = tfds.builder_cls(dataset).builder_configs
-        reason = " ".join(str(error).split())
-        if config and config not in configs:
+        configs = _configs(tfds, dataset)
+        reason = one_line(str(error), 500)
+        if config and configs and config not in configs:
             reason = f"its configs are {', '.join(configs)}"
-        raise DataError(f"dataset is {name!r}: {reason}") from error
+        raise DataError(f"dataset is {name!r} in {root}: {reason}") from error
+
+
+def _configs(tfds: Any, dataset: str) -> list[str]:
+    """Returns the names of a dataset's configs, none if TFDS has no code for it."""
+    try:
+        return list(tfds.builder_cls(dataset).builder_configs)
+    except tfds.core.DatasetNotFoundError:
+        return []
+
+
+@contextlib.contextmanager
+def _only_features_of_tfds(tfds: Any) -> Iterator[None]:
+    """Keeps TFDS from importing the Python modules that a features.json names.
+
+    TFDS reads a dataset that it has no code for by the classes named in that file, and
+    imports whatever module they are in. A data directory from a stranger could so name
+    a module of the stranger's.
+    """
+    connector = tfds.features.FeatureConnector
+    original = vars(connector)["cls_from_name"]
+
+    def checked(cls: Any, python_class_name: str) -> Any:
+        if not python_class_name.startswith("tensorflow_datasets."):
+            raise DataError(
+                f"features.json names the class {one_line(python_class_name)!r}: only "
+                "TFDS's own features are read, since importing others runs their code"
+            )
+        return original.__func__(cls, python_class_name)
+
+    connector.cls_from_name = classmethod(checked)
+    try:
+        yield
+    finally:
+        connector.cls_from_name = original
 
 
 def image_and_label(builder: Any) -> tuple[str, str]:
@@ -109,14 +173,21 @@ def image_and_label(builder: Any) -> tuple[str, str]:
 
 
 def is_prepared(builder: Any) -> bool:
-    """Tells whether the builder's version directory is there and complete.
+    """Returns whether the builder's version directory is there and complete.
 
     Raises:
-      DataError: The directory is there, but TFDS did not finish it.
+      DataError: The directory is there, but TFDS did not finish it, or it cannot be
+        read.
     """
     directory = pathlib.Path(builder.data_path)
-    if not directory.exists():
-        return False
+    try:
+        if not directory.exists():
+            return False
+        os.listdir(directory)
+    except OSError as error:
+        raise DataError(f"{directory} cannot be read: {error.strerror}") from error
     if not builder.is_prepared():
-        raise DataError(f"{directory} is not a prepared dataset: remove it, run again")
+        raise DataError(
+            f"{directory} is not a prepared dataset: remove it and run again"
+        )
     return True

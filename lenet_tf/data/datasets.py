@@ -1,13 +1,13 @@
-"""Datasets by name: prepared once by TFDS, read into memory as uint8.
+"""Datasets by name: prepared once by TFDS, then read into memory as uint8.
 
     splits = load("mnist", validation_examples=2000)
     splits.train.image.shape        # (58000, 28, 28, 1), uint8
     splits.train.label.shape        # (58000,), int32
     len(splits.validation)          # 2000: the last of TFDS's train split
-    splits.test                     # read now, and not before
+    splits.test                     # read now, not before
 
-Any TFDS dataset of equally large uint8 images with one class label each will do. How
-the raw files are had, and where they lie, is told in `preparation`.
+Any TFDS dataset will do whose images are uint8, all of one size, with one class label
+each. `preparation` says where the raw files come from.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from lenet_tf.data import builders, preparation
+from lenet_tf.data import builders, preparation, raw_files
 from lenet_tf.errors import DataError
 
 
@@ -29,8 +29,8 @@ class Examples:
     """Images and their labels, in memory.
 
     Attributes:
-      image: uint8 [N, H, W, C].
-      label: int32 [N].
+      image: Images, uint8 [N, H, W, C].
+      label: Class of each image, int32 [N].
     """
 
     image: np.ndarray
@@ -41,21 +41,32 @@ class Examples:
 
 
 class Splits:
-    """A prepared dataset; each split is read when first asked for, then kept.
+    """A prepared dataset; each split is read at its first use and then kept.
 
     The order of a split is that of its files, the same in every run.
+
+    Args:
+      builder: TFDS builder of a prepared dataset.
+      validation_examples: Number of examples at the end of the train split that make
+        the validation split.
+      source: Where the raw files came from, in words.
 
     Attributes:
       name: TFDS name, with the config if there is one.
       directory: TFDS's version directory.
-      source: Where the raw files came from, or "already prepared".
-      image_shape: (H, W, C).
-      num_classes: Labels are 0 to `num_classes` - 1.
-      train_examples: Size of `train`, known without reading it; likewise
-        `validation_examples` and `test_examples`.
+      source: As given.
+      image_shape: Height, width and channels of every image.
+      num_classes: Number of classes; labels are 0 to `num_classes` - 1.
+      train_examples: Size of `train`, known without reading it.
+      validation_examples: Size of `validation`.
+      test_examples: Size of `test`, known without reading it.
+
+    Raises:
+      DataError: The dataset has no train or test split or does not fit, or
+        `validation_examples` leaves nothing to train on.
     """
 
-    def __init__(self, builder: Any, validation_examples: int, source: str):
+    def __init__(self, builder: Any, validation_examples: int, source: str) -> None:
         sizes = {name: info.num_examples for name, info in builder.info.splits.items()}
         config = builder.builder_config
         self.name: str = f"{builder.name}/{config.name}" if config else builder.name
@@ -88,7 +99,7 @@ class Splits:
 
     @functools.cached_property
     def validation(self) -> Examples:
-        """The last `validation_examples` examples of the train split; maybe none."""
+        """The last `validation_examples` examples of the train split; can be empty."""
         return self._read(f"train[{self.train_examples}:]", self.validation_examples)
 
     @functools.cached_property
@@ -97,10 +108,11 @@ class Splits:
         return self._read("test", self.test_examples)
 
     def _read(self, split: str, count: int) -> Examples:
-        """Reads a TFDS split of `count` examples and checks what was read.
+        """Reads a TFDS split of `count` examples and checks them.
 
         Raises:
-          DataError: The files are missing or damaged, or hold what they should not.
+          DataError: The files are missing or damaged, cannot be read, or hold other
+            images or labels than they should.
         """
         if count == 0:  # TFDS refuses to read an empty slice.
             empty = np.empty((0, *self.image_shape), np.uint8)
@@ -112,10 +124,13 @@ class Splits:
                 (batch[self._image_key], batch[self._label_key])
                 for batch in self._dataset(split).batch(4096).as_numpy_iterator()
             ]
+        except (tf.errors.PermissionDeniedError, ImportError, OSError) as error:
+            reason = raw_files.one_line(getattr(error, "message", None) or str(error))
+            raise DataError(f"{self.directory} cannot be read: {reason}") from error
         except tf.errors.OpError as error:
             raise DataError(
                 f"{self.directory} is damaged, remove it and run again: "
-                f"{' '.join(str(error.message).split())}"
+                f"{raw_files.one_line(str(error.message))}"
             ) from error
         image, label = (np.concatenate(parts) for parts in zip(*batches, strict=True))
         if image.shape != (count, *self.image_shape) or image.dtype != np.uint8:
@@ -137,9 +152,8 @@ class Splits:
         tfds = builders.import_tfds()
         options = tf.data.Options()
         options.deterministic = True
-        options.autotune.enabled = (
-            False  # It takes longer to tune than there is to read.
-        )
+        # Tuning takes longer than reading.
+        options.autotune.enabled = False
         wanted = {self._image_key: True, self._label_key: True}
         return self._builder.as_dataset(
             split=split,
@@ -163,24 +177,25 @@ def load(
     validation_examples: int = 2000,
     idx_dir: str | os.PathLike[str] | None = None,
 ) -> Splits:
-    """Opens a dataset, preparing it first if that was never done.
+    """Opens a dataset, after preparing it if it is not yet prepared.
 
-    Reading a split starts TensorFlow: configure logical devices before that.
+    Reading a split starts TensorFlow: configure logical devices before.
 
     Args:
       name: TFDS name, such as "mnist", "fashion_mnist" or "emnist/letters".
       data_dir: TFDS's directory; by default TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      validation_examples: How many examples at the end of the train split to hold out.
-      idx_dir: A folder with the dataset's four IDX files, used if it is not prepared.
+      validation_examples: Number of examples at the end of the train split to hold out.
+      idx_dir: Folder with the dataset's four IDX files, used if it is not prepared.
 
     Returns:
       The dataset's splits, none of them read yet.
 
     Raises:
-      DataError: The dataset is unknown, unfit or not to be had, or
-        `validation_examples` is negative or leaves nothing to train on.
+      DataError: The dataset is unknown, unfit or cannot be obtained, `data_dir` cannot
+        be read or written, or `validation_examples` is negative or leaves nothing to
+        train on.
     """
-    if validation_examples < 0:  # Known to be wrong before any download.
+    if validation_examples < 0:  # wrong for every dataset: no download before
         raise DataError(
             f"validation_examples is {validation_examples}: it must be at least 0"
         )
@@ -194,10 +209,19 @@ def prepare(
     data_dir: str | os.PathLike[str] | None = None,
     idx_dir: str | os.PathLike[str] | None = None,
 ) -> pathlib.Path:
-    """Prepares a dataset unless it is prepared; arguments and errors as for `load`.
+    """Prepares a dataset, unless it is prepared.
+
+    Args:
+      name: TFDS name, such as "mnist", "fashion_mnist" or "emnist/letters".
+      data_dir: TFDS's directory; by default TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      idx_dir: Folder with the dataset's four IDX files, used if it is not prepared.
 
     Returns:
       TFDS's version directory, such as ~/tensorflow_datasets/mnist/3.0.1.
+
+    Raises:
+      DataError: The dataset is unknown, unfit or cannot be obtained, or `data_dir`
+        cannot be read or written.
     """
     builder, _ = preparation.prepare(name, data_dir=data_dir, idx_dir=idx_dir)
     return pathlib.Path(builder.data_path)

