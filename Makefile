@@ -43,8 +43,8 @@ lint: $(READY) ## Check the style, the format and the types
 	@$(RUN) -m mypy lenet_tf benchmarks
 
 docs: $(READY) ## Build the documentation into site/
-	@$(RUN) -m mkdocs build --strict --quiet
-	@echo "open site/index.html"
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+	@echo "site/index.html is ready; to search: $(RUN) -m http.server -d site"
 
 wheel: $(READY) ## Build the package into dist/
 	@$(RUN) -m pip wheel -q --disable-pip-version-check --no-deps -w dist .
