@@ -126,8 +126,9 @@ class _Meeting:
                     split_address(address), _WAIT_SECONDS
                 )
             except OSError:
-                self._problems[name] = "does not answer"
                 continue
+            # Until a greeting comes it may be any program.
+            self._problems[name] = _missing("another program")
             greeting = self._exchange(connection)
             if greeting == self._prefix + name:
                 with contextlib.suppress(OSError):
@@ -135,13 +136,10 @@ class _Meeting:
                 connection.setblocking(False)
                 self._opened[name] = connection
                 return
-            if not greeting.startswith(_PROGRAM):
-                listener = "another program"
-            elif not greeting.startswith(self._prefix):
-                listener = "a worker of another cluster"
-            else:
-                listener = greeting.removeprefix(self._prefix)
-            self._problems[name] = f"is missing, {listener} listens there"
+            if greeting.startswith(self._prefix):
+                self._problems[name] = _missing(greeting.removeprefix(self._prefix))
+            elif greeting.startswith(_PROGRAM):
+                self._problems[name] = _missing("a worker of another cluster")
             connection.close()
 
     def _answer(self, connection: socket.socket) -> None:
@@ -160,6 +158,10 @@ class _Meeting:
         with contextlib.suppress(OSError):
             connection.sendall(f"{self._prefix}{self._name}\n".encode())
         return _receive(connection, 256).decode(errors="replace").rstrip("\n")
+
+
+def _missing(found: str) -> str:
+    return f"is missing, {found} answered there"
 
 
 def _in_thread(target: Callable[[_T], None], argument: _T) -> None:

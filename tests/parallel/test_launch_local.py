@@ -91,6 +91,40 @@ def test_flags_after_the_dashes_go_to_the_script(tmp_path: pathlib.Path) -> None
     assert done.stdout == "[worker 0] ['--epochs=3', '--workers=9']\n"
 
 
+def test_a_program_of_ours_is_started_by_its_name() -> None:
+    command = [sys.executable, "-m", "lenet_tf", "launch_local", "--workers=2", "--"]
+    done = subprocess.run(
+        [*command, "train", "--epochs=x"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert sorted(line.split(": ")[0] for line in done.stderr.splitlines()) == [
+        f"[worker {i}] error" for i in range(2)
+    ]
+    assert done.stderr.count("epochs") == 2
+
+
+def test_more_workers_than_the_system_allows_are_one_line(
+    tmp_path: pathlib.Path,
+) -> None:
+    limited = ["sh", "-c", 'ulimit -n 20; exec "$@"', "sh", sys.executable]
+    script = str(program(tmp_path, "time.sleep(60)"))
+    done = subprocess.run(
+        [*limited, str(SCRIPTS / "launch_local.py"), "--workers=30", "--", script],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: --workers is 30, but worker ")
+    assert done.stderr.endswith("(Too many open files): ask for fewer\n")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -136,10 +170,14 @@ def test_workers_do_not_outlive_a_launcher_that_was_killed(
     ("arguments", "line"),
     [
         ([], "the following arguments are required: command"),
-        (["--workers=0", "--", "x.py"], "--workers is 0: it must be at least 1"),
+        (["--workers=0", "--", "x.py"], "--workers is 0: it must be 1 to 256"),
+        (
+            ["--workers=12345678901", "--", "x.py"],
+            "--workers is 12345678901: it must be 1 to 256",
+        ),
         (["--workers=x", "--", "x.py"], "argument --workers: invalid int value: 'x'"),
         (["--grace=-1", "--", "x.py"], "--grace is -1.0: it must be 0 or more"),
-        (["--", "missing.py"], "there is no missing.py: name a script after --"),
+        (["--", "trian"], "there is no trian: after -- name a script, or train"),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(arguments: list[str], line: str) -> None:

@@ -11,7 +11,11 @@ import pytest
 import tensorflow as tf
 
 from lenet_tf.errors import UsageError
-from lenet_tf.parallel.collectives import all_reduce_sum, local_assign_add
+from lenet_tf.parallel.collectives import (
+    all_reduce_sum,
+    local_assign,
+    local_assign_add,
+)
 from lenet_tf.parallel.strategies import make_strategy
 
 
@@ -65,6 +69,54 @@ def test_all_reduce_of_nothing_but_empty_tensors_keeps_them_empty(
         assert float(copy) == strategy.num_replicas_in_sync
 
 
+def test_all_reduce_takes_tensors_of_several_dtypes(
+    strategy: tf.distribute.Strategy,
+) -> None:
+    dtypes = [tf.float64, tf.float32, tf.bfloat16, tf.float64, tf.float16, tf.int64]
+
+    @tf.function
+    def step() -> list[tf.Tensor]:
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        return all_reduce_sum(
+            [tf.cast(tf.fill([i, 2], replica + i), t) for i, t in enumerate(dtypes)]
+        )
+
+    replicas = strategy.num_replicas_in_sync
+    for i, total in enumerate(strategy.run(step)):
+        for copy in strategy.experimental_local_results(total):
+            assert copy.dtype == dtypes[i]
+            expected = sum(range(replicas)) + i * replicas
+            np.testing.assert_array_equal(copy, np.full([i, 2], expected))
+
+
+def test_tensors_of_one_dtype_are_one_vector_in_one_all_reduce() -> None:
+    strategy = make_strategy(2)
+
+    @tf.function
+    def step() -> list[tf.Tensor]:
+        return strategy.run(lambda: all_reduce_sum([tf.ones([3]), tf.ones([2, 2])]))
+
+    operations = [o.type for o in step.get_concrete_function().graph.get_operations()]
+    assert operations.count("ConcatV2") == 2  # one a replica
+    assert operations.count("AddN") + operations.count("AddV2") == 1
+
+
+def test_local_assign_changes_each_replicas_own_copy(
+    strategy: tf.distribute.Strategy,
+) -> None:
+    with strategy.scope():
+        variable = tf.Variable([1.0, 2.0])
+
+    @tf.function
+    def step() -> None:
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        local_assign(variable, tf.fill([2], tf.cast(replica, tf.float32)))
+
+    strategy.run(step)
+    for i, copy in enumerate(strategy.experimental_local_results(variable)):
+        np.testing.assert_array_equal(copy, [i, i])
+
+
 def test_local_assign_add_changes_each_replicas_own_copy(
     strategy: tf.distribute.Strategy,
 ) -> None:
@@ -104,6 +156,22 @@ def test_as_many_replicas_are_made_as_are_asked_for(count: int | str) -> None:
 
 def test_auto_takes_the_logical_devices_that_are_there() -> None:
     assert make_strategy("auto").num_replicas_in_sync == 4
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "replicas"),
+    [(1, 1), (15, 1), (31, 1), (32, 2), (50, 3), (64, 4), (1000, 4)],
+)
+def test_auto_gives_each_replica_at_least_16_examples_of_a_batch(
+    batch_size: int, replicas: int
+) -> None:
+    assert make_strategy(batch_size=batch_size).num_replicas_in_sync == replicas
+
+
+def test_so_many_replicas_as_are_asked_for_need_one_example_each() -> None:
+    assert make_strategy(4, batch_size=4).num_replicas_in_sync == 4
+    with pytest.raises(UsageError, match="batch_size is 3: it must be at least num_"):
+        make_strategy(4, batch_size=3)
 
 
 def test_auto_gives_one_replica_a_core_with_one_thread_in_a_new_process() -> None:

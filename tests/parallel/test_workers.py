@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
+import re
 import signal
-import socket
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from programs import Finished, Program
 from lenet_tf import make_strategy
 
 WORKER = str(pathlib.Path(worker.__file__))
+HERE = f"{pathlib.Path(__file__).parent}/"
 EPOCHS = 12
 
 
@@ -145,8 +147,9 @@ def test_a_peer_that_does_not_come_is_an_error_within_the_limit(
     ).wait(timeout=60)
     assert finished.status == 1
     assert finished.stderr == (
-        f"error: no answer within 3 s from worker 1 at {cluster['worker'][1]}: start "
-        "every worker of the cluster, or give them longer with --worker_timeout\n"
+        f"error: after 3 s worker 1 at {cluster['worker'][1]} does not answer: start "
+        "every worker, all with the same cluster, or give them longer with "
+        "worker_timeout\n"
     )
     assert not (tmp_path / "run").exists()
 
@@ -155,20 +158,105 @@ def test_a_peer_that_does_not_come_is_an_error_within_the_limit(
 def test_a_worker_that_waits_for_one_that_is_lost_is_ended_unless_they_part(
     argument: str, status: int
 ) -> None:
-    with socket.socket() as peer:
-        peer.bind(("127.0.0.1", 0))
-        peer.listen()
-        address = f"127.0.0.1:{peer.getsockname()[1]}"
-        cluster = {"worker": [address, *cluster_of(1)["worker"]]}
-        program = Program(
-            str(pathlib.Path(worker.__file__).with_name("watcher.py")),
-            argument,
-            environment={"TF_CONFIG": tf_config(cluster, 1)},
-        )
-        program.until(lambda: program.said("stdout"))
-    finished = program.wait(timeout=60)
+    with workers(HERE + "watcher.py", argument) as programs:
+        for program in programs:
+            program.until(lambda program=program: program.said("stdout"))
+        os.kill(programs[0].pid, signal.SIGKILL)
+        finished = programs[1].wait(timeout=60)
     assert finished.status == status
     if status:
-        line = f"error: worker 0 at {address} was lost: start all workers again"
-        assert finished.stderr.splitlines()[-1].startswith(line)
-        assert "Traceback" not in finished.stderr
+        line = finished.stderr.splitlines()[-1]
+        assert re.match(
+            r"error: worker 0 at \S+ was lost: start all workers again", line
+        )
+    assert "Traceback" not in finished.stderr
+
+
+def test_after_an_error_of_its_own_a_process_is_not_ended_for_a_lost_worker() -> None:
+    with workers(HERE + "watcher.py", "fail") as programs:
+        for program in programs:
+            program.until(lambda program=program: program.said("stdout"))
+        os.kill(programs[0].pid, signal.SIGKILL)
+        finished = programs[1].wait(timeout=60)
+    assert finished.status == 0
+    assert "was lost" not in finished.stderr
+
+
+@pytest.mark.parametrize("victim", [0, 1], ids=["chief", "other worker"])
+def test_a_worker_that_dies_before_the_first_collective_is_noticed(
+    tmp_path: pathlib.Path, victim: int
+) -> None:
+    with workers(HERE + "early_loss.py", str(tmp_path)) as programs:
+        for program in programs:
+            program.until(lambda program=program: program.said("stdout"))
+        os.kill(programs[victim].pid, signal.SIGKILL)
+        (tmp_path / "go").touch()
+        finished = programs[1 - victim].wait(timeout=60)
+    assert finished.status == 1
+    error = finished.stderr.splitlines()[-1]
+    assert re.match(
+        rf"error: worker {victim} at \S+ was lost: start all workers", error
+    )
+    assert "Traceback" not in finished.stderr
+
+
+@pytest.fixture(scope="module")
+def checks() -> list[dict[str, object]]:
+    """What each of two workers returned or raised in checks.py, by name."""
+    with workers(HERE + "checks.py") as programs:
+        finished = [program.wait(timeout=120) for program in programs]
+    assert [f.status for f in finished] == [0, 0], finished[0].stderr
+    return [dict(map(json.loads, f.stdout.splitlines())) for f in finished]
+
+
+def test_equal_values_of_all_kinds_are_alike(checks: list[dict[str, object]]) -> None:
+    for told in checks:
+        assert told["same"] is None
+        assert told["nothing"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("one", ["seed is 3", "seed is 4"]),
+        ("two", ["a is 0, c is x", "a is 1, c is None"]),
+        ("kinds", ["a is 1, b is 1", "a is True, b is 1"]),
+    ],
+)
+def test_every_value_that_differs_is_named_in_all_workers(
+    checks: list[dict[str, object]], name: str, values: list[str]
+) -> None:
+    for told, value in zip(checks, values, strict=True):
+        kind, message = told[name]
+        assert kind == "UsageError"
+        assert message.startswith(f"{value} here, but not in every worker: start all")
+
+
+def test_unequal_step_counts_are_an_error_in_all_workers(
+    checks: list[dict[str, object]],
+) -> None:
+    for i, told in enumerate(checks):
+        assert told["equal steps"] == [3, 3, 1]
+        for name, counts in (("other steps", (3, 2)), ("fewer blocks", (3, 0))):
+            kind, message = told[name]
+            assert kind == "UsageError"
+            assert f" is {counts[i]} here, but not in every worker" in message
+
+
+def test_a_stop_without_or_with_a_signal_stops_all(
+    checks: list[dict[str, object]],
+) -> None:
+    for told in checks:
+        assert told["not stopped"] is None
+        assert told["stopped"] == ["StopRequested", "stopped"]
+        assert told["by signal"] == ["StopRequested", "stopped by SIGTERM"]
+        assert told["by another signal"] == ["StopRequested", "stopped by SIGUSR1"]
+
+
+def test_an_error_is_not_called_a_lost_worker_while_all_are_there(
+    checks: list[dict[str, object]],
+) -> None:
+    for told in checks:
+        kind, message = told["error"]
+        assert kind == "FailedPreconditionError"
+        assert "lost" not in message
