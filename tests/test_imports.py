@@ -206,7 +206,12 @@ def test_no_other_framework_is_imported() -> None:
 
 def test_what_the_extras_bring_is_imported_when_it_is_used() -> None:
     packages = ("matplotlib", "tensorflow_datasets", "importlib_resources", "requests")
-    assert importers(*packages, places=("top",)) == []
+    at_once = {
+        i.module for found in IMPORTS.values() for i in found if i.place == "top"
+    }
+    found = importers(*packages, places=("top",))
+    # A file that is itself imported in functions only may do so at its top.
+    assert [line for line in found if line.split(":")[0] in at_once] == []
 
 
 def stub_names() -> list[str]:
