@@ -92,10 +92,7 @@ class _Meeting:
         return Links(self._others, self._opened, self._accepted)
 
     def _all_have_met(self) -> bool:
-        for name, connection in list(self._accepted.items()):
-            if is_closed(connection):
-                self._accepted.pop(name)
-        for name, connection in list(self._opened.items()):
+        for name, connection in [*self._opened.items(), *self._accepted.items()]:
             if is_closed(connection):
                 raise UsageError(
                     f"{name} at {self._others[name]} ended before all workers had met: "
