@@ -64,7 +64,8 @@ def data_root(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
     try:
         root.encode()
         path = pathlib.Path(root).expanduser().absolute()
-        path.exists()  # so that a name which is too long is found here
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()  # A name that is too long, or no name at all, is found here.
     except UnicodeEncodeError as error:
         raise DataError(f"data_dir is {root!a}: it must be UTF-8") from error
     except PermissionError:

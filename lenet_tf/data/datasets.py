@@ -124,8 +124,12 @@ class Splits:
                 (batch[self._image_key], batch[self._label_key])
                 for batch in self._dataset(split).batch(4096).as_numpy_iterator()
             ]
-        except (tf.errors.PermissionDeniedError, ImportError, OSError) as error:
-            reason = raw_files.one_line(getattr(error, "message", None) or str(error))
+        except tf.errors.PermissionDeniedError as error:
+            raise DataError(
+                f"{self.directory} cannot be read: Permission denied"
+            ) from error
+        except (ImportError, OSError) as error:  # as of a format other than TFRecord
+            reason = raw_files.one_line(str(error))
             raise DataError(f"{self.directory} cannot be read: {reason}") from error
         except tf.errors.OpError as error:
             raise DataError(

@@ -181,8 +181,7 @@ def _download(builder: Any) -> str | None:
         with bounded_downloads(2 * known or _UNKNOWN_SIZE):
             _download_and_prepare(builder)
     except Exception as error:  # TFDS lets through whatever its parts raise.
-        if _is_of_the_disk(error):
-            raise _cannot_write(builder, error) from error
+        _raise_if_disk(error, builder)
         kind = "" if isinstance(error, DataError) else f"{type(error).__name__}: "
         return raw_files.one_line(f"{kind}{error}")
     return None
@@ -205,29 +204,27 @@ def _write(builder: Any, arrays: idx_datasets.Arrays) -> None:
     try:
         idx_datasets.write(builder, arrays, _download_and_prepare)
     except Exception as error:  # TFDS wraps what its parts raise.
-        if _is_of_the_disk(error):
-            raise _cannot_write(builder, error) from error
+        _raise_if_disk(error, builder)
         raise
 
 
-def _is_of_the_disk(error: BaseException | None) -> bool:
-    """Returns whether an error, or one that it came from, is of a full or bad disk."""
+def _raise_if_disk(error: Exception, builder: Any) -> None:
+    """Raises a DataError if an error, or one that it came from, is of the disk."""
     import tensorflow as tf
 
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-            return True
-        if isinstance(error, tf.errors.ResourceExhaustedError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _cannot_write(builder: Any, error: Exception) -> DataError:
-    return DataError(
-        f"{builder.name} cannot be written to {builder.data_dir_root}: "
-        f"{raw_files.one_line(str(error))}"
-    )
+    cause: BaseException | None = error
+    while cause is not None:
+        reason = None
+        if isinstance(cause, OSError) and cause.errno in _DISK_ERRORS:
+            reason = cause.strerror
+        elif isinstance(cause, tf.errors.OpError):  # "path; No space left on device"
+            last = cause.message.rpartition("; ")[2].strip()
+            reason = last if last in map(os.strerror, _DISK_ERRORS) else None
+        if reason is not None:
+            raise DataError(
+                f"{builder.name} cannot be written to {builder.data_dir_root}: {reason}"
+            ) from error
+        cause = cause.__cause__ or cause.__context__
 
 
 def _download_and_prepare(builder: Any) -> None:
