@@ -26,10 +26,12 @@ from .optim import AdamW as AdamW
 from .parallel import make_strategy as make_strategy
 from .signals import StopRequested as StopRequested
 from .signals import StopSignals as StopSignals
+from .train import Enough as Enough
 from .train import Moment as Moment
 from .train import Progress as Progress
 from .train import Saver as Saver
 from .train import Trainer as Trainer
+from .train import Update as Update
 from .train import at as at
 from .train import every_epoch as every_epoch
 from .train import every_seconds as every_seconds

@@ -1,65 +1,104 @@
 """The inner loop: many steps in the graph, on all replicas, at one call.
 
-run = make_loop(strategy, train_step, batches.spec(replicas))
-run(block)                            # as many steps as the block has batches
+    loop = InnerLoop(strategy, step, spec, counter, seed)
+    loop.run(block)                       # as many steps as the block has batches
+
+Between two steps there is no Python, so a step costs what its operations cost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import tensorflow as tf
 
 from lenet_tf.data.batches import WEIGHT
-from lenet_tf.nn.random import POSITION
+from lenet_tf.nn.random import POSITION, SEED
+from lenet_tf.parallel.collectives import local_assign_add
+from lenet_tf.train.failures import bad_label
 
 Batch = Mapping[str, tf.Tensor]
 
 
-def make_loop(
-    strategy: tf.distribute.Strategy,
-    step: Callable[[Batch], tf.Tensor],
-    spec: Mapping[str, tf.TensorSpec],
-) -> Any:
-    """Compiles the inner loop: every batch of a block through every replica.
+class InnerLoop:
+    """Every batch of a block through every replica, compiled once.
 
     Args:
-      strategy: runs the step.
-      step: takes a replica's share of a batch, a dict of [B, ...] with `position`, its
-        rows' places in the global batch; returns whether to go on, bool scalar, alike
-        on all replicas.
-      spec: name -> shape [steps (None), rows, ...] of a block; rows are divided evenly.
-
-    Returns:
-      A `tf.function` that takes a block, and returns what the last step has returned.
-      The number of steps is not part of its signature: one trace serves the short block
-      at the end of an epoch too.
+      strategy: Runs the step on its replicas.
+      step: Takes a replica's share of a batch; returns whether to go on (bool scalar,
+        alike on all replicas), or None for always.
+      spec: Name -> shape [steps (None), rows, ...] of a block; rows are divided evenly.
+      counter: int64 scalar, alike on all replicas; one is added after each step.
+      seed: First half of the `seed` entry of a batch; the other is the counter.
     """
-    replicas = strategy.num_replicas_in_sync
-    size = spec[WEIGHT].shape[1] // replicas
 
-    def replica_step(block: Batch, i: tf.Tensor) -> tf.Tensor:
-        context = tf.distribute.get_replica_context()
-        replica = context.replica_id_in_sync_group
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        step: Callable[[Batch], tf.Tensor | None],
+        spec: Mapping[str, tf.TensorSpec],
+        counter: tf.Variable,
+        seed: int,
+    ) -> None:
+        self._strategy, self._step = strategy, step
+        self._counter, self._seed = counter, seed
+        # Without AutoGraph, which would wrap an error's one line in a page.
+        self._loop = tf.function(
+            self._steps, input_signature=[dict(spec)], autograph=False
+        )
+        self._compiled: Callable[[Batch], tf.Tensor] | None = None
+
+    def run(self, block: Batch) -> tf.Tensor:
+        """Runs the steps of a block.
+
+        Args:
+          block: Name -> [steps, rows, ...], of any number of steps: one trace serves
+            the short block at the end of an epoch too.
+
+        Returns:
+          Whether the last step said to go on, bool scalar.
+
+        Raises:
+          DataError: A label is no class.
+        """
+        if self._compiled is None:
+            # The function itself would count a new trainer's trace as a retrace.
+            self._compiled = self._loop.get_concrete_function()
+        try:
+            return self._compiled(block)
+        except tf.errors.InvalidArgumentError as error:
+            label = bad_label(error)
+            if label is None:
+                raise
+            raise label from None
+
+    @property
+    def traces(self) -> int:
+        """How often the loop was traced."""
+        return self._loop.experimental_get_tracing_count()
+
+    def _steps(self, block: Batch) -> tf.Tensor:
+        steps = tf.shape(block[WEIGHT])[0]
+
+        def body(i: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            going = self._strategy.run(self._replica_step, args=(block, i))
+            return i + 1, self._strategy.experimental_local_results(going)[0]
+
+        start = tf.constant(0), tf.constant(True)
+        return tf.while_loop(lambda i, go: go & (i < steps), body, start)[1]
+
+    def _replica_step(self, block: Batch, i: tf.Tensor) -> tf.Tensor:
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        replicas = self._strategy.num_replicas_in_sync
+        size = block[WEIGHT].shape[1] // replicas
         with tf.device("CPU:0"):  # where the block is: send the share, not the block
             share = {}
             for name, values in block.items():
                 shares = tf.reshape(values[i], [replicas, size, *values.shape[2:]])
                 share[name] = shares[replica]
         share[POSITION] = replica * size + tf.range(size)
-        return step(share)
-
-    # Without AutoGraph, which would wrap an error's one line in a page. A forward
-    # function that wants it decorates itself with tf.function.
-    @tf.function(input_signature=[dict(spec)], autograph=False)
-    def loop(block: Batch) -> tf.Tensor:
-        def body(i: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            going = strategy.run(replica_step, args=(block, i))
-            return i + 1, strategy.experimental_local_results(going)[0]
-
-        steps = tf.shape(block["weight"])[0]
-        start = tf.constant(0), tf.constant(True)
-        return tf.while_loop(lambda i, go: go & (i < steps), body, start)[1]
-
-    return loop
+        count = self._counter.read_value()
+        share[SEED] = tf.stack([tf.constant(self._seed, tf.int64), count])
+        going = self._step(share)
+        local_assign_add(self._counter, tf.ones([], tf.int64))
+        return tf.constant(True) if going is None else going

@@ -2,37 +2,58 @@
 
     OuterLoop(trainer, batches, epochs, validation, actions, poll).run()
 
-It has no state of its own that a run needs: where it stands is the trainer's step and
-record, so it can begin anywhere, between an epoch's last step and its row too.
+It has no state of its own that a run needs. Where it stands is told by the step and the
+record, so it can begin anywhere: also where an epoch's last step is done, and its
+evaluation is not.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
-from lenet_tf.data.batches import Batches
+import numpy as np
+import tensorflow as tf
+
+from lenet_tf.data.batches import Batches, Block
 from lenet_tf.parallel.collectives import value_of
-from lenet_tf.parallel.workers import check_alike
 from lenet_tf.train.actions import Action, Moment
+from lenet_tf.train.state import TrainState
+
+
+class Trains(Protocol):
+    """What the outer loop needs of a trainer."""
+
+    state: TrainState
+    strategy: tf.distribute.Strategy
+    steps_per_loop: int
+
+    def train_on(self, block: Block) -> int:
+        """Trains on the batches of a block; returns how many they were."""
+
+    def evaluate(
+        self, data: Batches, poll: Callable[[], None]
+    ) -> Mapping[str, float | np.ndarray]:
+        """Returns metric -> value over all examples."""
 
 
 class OuterLoop:
     """Runs a trainer through its epochs.
 
     Args:
-      trainer: a `Trainer` that was started on these batches.
-      train: batches to train on.
-      epochs: how many, counted from the run's beginning.
-      validation: evaluated after each epoch.
-      actions: called in turn after each inner loop.
-      poll: called after them; it may raise.
+      trainer: A trainer that was started on these batches.
+      train: Batches to train on.
+      epochs: Number of epochs, counted from the beginning of the run.
+      validation: Batches to evaluate after each epoch; None evaluates nothing.
+      actions: Called in turn after each inner loop.
+      poll: Called after the actions, and between the inner loops of an evaluation; it
+        ends the run by raising StopRequested.
     """
 
     def __init__(
         self,
-        trainer: Any,
+        trainer: Trains,
         train: Batches,
         epochs: int,
         validation: Batches | None,
@@ -42,42 +63,49 @@ class OuterLoop:
         self._trainer, self._train, self._epochs = trainer, train, epochs
         self._validation, self._actions, self._poll = validation, actions, poll
         self._examples, self._seconds = 0, 0.0  # of this epoch's inner loops
-        self._looked = time.perf_counter()
+        self._last_time = time.perf_counter()
 
     def run(self) -> None:
-        """Trains from the trainer's step to the end of the last epoch."""
-        trainer, train = self._trainer, self._train
+        """Trains from where the trainer stands to the end of the last epoch."""
+        trainer = self._trainer
         self._poll()
-        step = int(value_of(trainer.step))
-        check_alike(trainer.strategy, "the step to go on from", step)
         if self.row_is_due():
-            self._look(0)
-        for block in train.blocks(
+            self._between_loops(0)
+        for block in self._train.blocks(
             trainer.strategy.num_replicas_in_sync,
             trainer.steps_per_loop,
-            start_step=step,
+            start_step=self._step(),
             epochs=self._epochs,
         ):
-            began = time.perf_counter()
+            before, began = self._step(), time.perf_counter()
             steps = trainer.train_on(block)
             self._seconds += time.perf_counter() - began
-            self._examples += min(steps * train.batch_size, train.examples)
-            self._look(steps)
+            self._examples += self._examples_until(before + steps)
+            self._examples -= self._examples_until(before)
+            self._between_loops(steps)
 
     def row_is_due(self) -> bool:
-        """Tells whether an epoch's last step is done, and its row is not."""
-        step = int(value_of(self._trainer.step))
-        epochs, left = divmod(step, self._train.steps_per_epoch)
-        return left == 0 and epochs > len(self._trainer.record.rows)
+        """Whether an epoch's last step is done, and its row is not."""
+        epochs, left = divmod(self._step(), self._train.steps_per_epoch)
+        return left == 0 and epochs > len(self._trainer.state.record.rows)
 
-    def _look(self, loop_steps: int) -> None:
-        """What happens between two inner loops."""
-        trainer, record = self._trainer, self._trainer.record
-        step, metrics = int(value_of(trainer.step)), trainer.metrics.result()
+    def _step(self) -> int:
+        return int(value_of(self._trainer.state.step))
+
+    def _examples_until(self, step: int) -> int:
+        """Returns how many examples the first steps of the run have; no padding."""
+        epochs, left = divmod(step, self._train.steps_per_epoch)
+        return epochs * self._train.examples + left * self._train.batch_size
+
+    def _between_loops(self, loop_steps: int) -> None:
+        """Ends the epoch if its last step is done, then calls the actions."""
+        state = self._trainer.state
+        step, metrics = self._step(), state.metrics.result()
         epoch = -(-step // self._train.steps_per_epoch)
         row = self._end_epoch(epoch, step) if self.row_is_due() else None
         now = time.perf_counter()
-        record.seconds, self._looked = record.seconds + now - self._looked, now
+        state.record.seconds += now - self._last_time
+        self._last_time = now
         moment = Moment(
             step=step,
             loop_steps=loop_steps,
@@ -85,10 +113,10 @@ class OuterLoop:
             epochs=self._epochs,
             steps_per_epoch=self._train.steps_per_epoch,
             images_per_second=self._examples / self._seconds if self._seconds else 0.0,
-            seconds=record.seconds,
+            seconds=state.record.seconds,
             row=row,
             metrics=metrics,
-            trainer=trainer,
+            state=state,
         )
         for action in self._actions:
             action(moment)
@@ -98,12 +126,12 @@ class OuterLoop:
 
     def _end_epoch(self, epoch: int, step: int) -> dict[str, float]:
         """Evaluates, records the epoch's row, and clears the training metrics."""
-        trainer = self._trainer
+        state = self._trainer.state
         row: dict[str, float] = {"epoch": epoch, "step": step}
-        row |= trainer.metrics.result()
+        row |= state.metrics.result()
         if self._validation is not None:
-            values = trainer.evaluate(self._validation, self._poll)
+            values = self._trainer.evaluate(self._validation, self._poll)
             row |= {f"val_{k}": v for k, v in values.items() if isinstance(v, float)}
-        trainer.record.rows.append(row)
-        trainer.metrics.reset()
+        state.record.rows.append(row)
+        state.metrics.reset()
         return row

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import pathlib
-from typing import Any
+from collections.abc import Sequence
 
 import tensorflow as tf
 from absl import logging
@@ -21,6 +21,15 @@ from lenet_tf.checkpoint.storage import remove_unfinished
 from lenet_tf.errors import CheckpointError, UsageError
 from lenet_tf.parallel.workers import is_chief
 from lenet_tf.train.actions import Moment, When, every_epoch, every_seconds, every_steps
+from lenet_tf.train.state import TrainState
+
+AUTO = "auto"
+# What `best` is by default: the first of these that a run has.
+_USUAL = ("val_accuracy", "val_loss")
+# How a metric's name ends -> which of its values are better.
+_MODES = {"accuracy": "max", "loss": "min", "error": "min"}
+# A metric may be added or dropped when a run goes on.
+_TOTALS = "metrics/totals/"
 
 
 class Saver:
@@ -29,30 +38,35 @@ class Saver:
     Of several workers all restore, and only the chief writes.
 
     Args:
-      workdir: gets `checkpoints/` and `best/`.
-      resume: whether to go on from the newest whole checkpoint there.
-      steps: save at the first loop end in each so many steps.
-      seconds: save at the first loop end after so many seconds.
-      keep: how many of the latest checkpoints to keep.
-      best: the metric whose best epoch is kept; None keeps none. It is better when
-        higher, a name that ends in `loss` when lower. A run without it keeps none.
-      background: whether training goes on while files are written. A failure is raised
+      directory: Folder of the run; gets `checkpoints/` and `best/`.
+      resume: Whether to go on from the newest whole checkpoint there.
+      steps: Number of steps between two checkpoints: saved is at the first loop end
+        after each multiple. None saves by epochs only.
+      seconds: Seconds between two checkpoints, likewise.
+      keep: Number of latest checkpoints to keep.
+      best: Name of the metric whose best epoch is kept. "auto" takes `val_accuracy`,
+        or else `val_loss`, of a run that has one; None keeps none.
+      mode: "max" or "min": which values of `best` are better. It must be given unless
+        the name ends in accuracy, loss or error.
+      background: Whether training goes on while files are written. A failure is raised
         at the next loop end.
     """
 
     def __init__(
         self,
-        workdir: pathlib.Path | str,
+        directory: pathlib.Path | str,
         *,
         resume: bool = True,
         steps: int | None = None,
         seconds: float | None = None,
         keep: int = 3,
-        best: str | None = "val_accuracy",
+        best: str | None = AUTO,
+        mode: str | None = None,
         background: bool = False,
     ) -> None:
-        self.workdir, self._resume = pathlib.Path(workdir), resume
-        self._keep, self._best_metric, self._background = keep, best, background
+        self.directory, self._resume = pathlib.Path(directory), resume
+        self._keep, self._best_metric, self._mode = keep, best, mode
+        self._background = background
         self._due: list[When] = [every_epoch()]
         if steps is not None:
             self._due.append(every_steps(steps))
@@ -63,26 +77,29 @@ class Saver:
         self._writes = True
 
     def start(
-        self, parts: dict[str, Any], strategy: tf.distribute.Strategy, validated: bool
+        self,
+        state: TrainState,
+        strategy: tf.distribute.Strategy,
+        metrics: Sequence[str],
     ) -> str | None:
         """Restores the newest checkpoint, if there is one and it is wanted.
 
         Args:
-          parts: name -> what a run is made of, all trackable.
-          strategy: in whose scope the parts were made.
-          validated: whether epochs will have `val_` metrics.
+          state: What the run is made of.
+          strategy: In whose scope it was made.
+          metrics: Names of the metrics that each epoch's row will have.
 
         Returns:
           The path of what was restored.
 
         Raises:
-          CheckpointError: none is whole, it does not fit, or it is not to be resumed.
+          UsageError: `best` is no metric of the run, or needs a `mode`.
+          CheckpointError: No checkpoint is whole, the newest does not fit, or there is
+            a run that is not to be resumed.
         """
+        parts = state.parts()
         checkpoint = tf.train.Checkpoint(**parts)
         self._writes = is_chief(strategy)
-        if self._writes:
-            for directory in ("checkpoints", "best"):
-                remove_unfinished(self.workdir / directory)
 
         def snapshot() -> tf.train.Checkpoint:
             with strategy.scope():
@@ -90,28 +107,51 @@ class Saver:
 
         self._latest = LatestCheckpoints(
             checkpoint,
-            self.workdir / "checkpoints",
+            self.directory / "checkpoints",
             self._keep,
             snapshot if self._background else None,
         )
-        measured = validated or "val_" not in (self._best_metric or "")
-        if self._writes and self._best_metric and measured:
-            mode = "min" if self._best_metric.endswith("loss") else "max"
-            self._best = BestCheckpoints(
-                checkpoint, self.workdir / "best", self._best_metric, mode
+        best = self._chosen_best(metrics)
+        if not self._resume and self._latest.directory.exists():
+            raise CheckpointError(
+                f"{self.directory} holds a run already: let it resume, or choose "
+                "another directory"
             )
-            self._best.clean()
-        if not self._resume:
-            if self._latest.directory.exists():
-                raise CheckpointError(
-                    f"workdir {self.workdir} holds a run already: resume it, or choose "
-                    "another --workdir"
-                )
+        if self._writes:
+            for directory in ("checkpoints", "best"):
+                remove_unfinished(self.directory / directory)
+            if best is not None:
+                self._best = BestCheckpoints(checkpoint, self.directory / "best", *best)
+                self._best.clean()
+        restored = self._latest.restore(optional=(_TOTALS,)) if self._resume else None
+        if restored is None:
             return None
-        path = self._latest.restore()
-        if path is not None and self._writes:
-            logging.info("resumed from %s", path)
-        return path
+        for key in restored.missing:
+            state.metrics.begin_late(key.removeprefix(_TOTALS))
+        if self._writes:
+            logging.info("resumed from %s", restored.path)
+        return restored.path
+
+    def _chosen_best(self, metrics: Sequence[str]) -> tuple[str, str] | None:
+        """Returns the metric of the best epoch, and which values are better."""
+        best = self._best_metric
+        if best == AUTO:
+            best = next((name for name in _USUAL if name in metrics), None)
+        if best is None:
+            return None
+        if best not in metrics:
+            raise UsageError(
+                f"best is {best!r}: choose one of {', '.join(metrics)}, or None"
+            )
+        mode = self._mode or next(
+            (mode for end, mode in _MODES.items() if best.endswith(end)), None
+        )
+        if mode not in ("max", "min"):
+            raise UsageError(
+                f"best is {best!r} and mode is {self._mode!r}: say mode='max' if "
+                "higher values are better, or mode='min'"
+            )
+        return best, mode
 
     def __call__(self, moment: Moment) -> None:
         """Saves when it is due; an action."""
@@ -120,22 +160,18 @@ class Saver:
             return
         self._latest.poll()
         if moment.row is not None and self._best is not None:
-            if self._best.metric not in moment.row:
-                raise UsageError(
-                    f"best is {self._best.metric!r}: choose one of "
-                    f"{', '.join(moment.row)}"
-                )
             self._best.offer(moment.step, dict(moment.row))
         # Every one is asked: one that counts seconds starts anew when it says yes.
-        if any([due(moment) for due in self._due]):
+        due = [when(moment) for when in self._due]
+        if any(due):
             self._latest.save(moment.step)
 
     def save(self, step: int, row_due: bool = False) -> str:
         """Saves now, and returns the path when the files are complete.
 
         Args:
-          step: at which the run is.
-          row_due: whether an epoch has ended here and has no row yet.
+          step: Number of steps done.
+          row_due: Whether an epoch has ended here and has no row yet.
         """
         assert self._latest is not None
         if not self._writes:

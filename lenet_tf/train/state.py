@@ -1,38 +1,222 @@
-"""What a run is made of."""
+"""What a run is made of: everything that a step may read or change.
+
+    state.model, state.updates, state.step, state.metrics, state.average
+
+All of it goes into one checkpoint, so one file is the whole truth about a run.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
+
+from lenet_tf.errors import UsageError
+from lenet_tf.optim.averaging import Average
+from lenet_tf.optim.loss_scale import LossScale
+from lenet_tf.train.metrics import Accumulators
+from lenet_tf.train.update import Rule, Update, distinct_variables
+
+OPTIMIZER = "optimizer"  # the name of the one update that most runs have
+
+Identity = Mapping[str, int | str | None]
 
 
 class RunRecord(tf.train.experimental.PythonState):
     """What a run remembers outside its tensors, saved as JSON in the checkpoint.
 
     Attributes:
-      rows: one dict an epoch that has ended: epoch, step, and its metrics.
-      seconds: spent in training loops so far, over all the runs that led here.
+      rows: One dict for each epoch that has ended: epoch, step, and its metrics.
+      seconds: Wall-clock seconds spent in `fit`, evaluation and saving included, over
+        all the processes that led here.
+      data: What the training data were (`Batches.identity`); None before any step.
     """
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
         self.seconds = 0.0
+        self.data: Identity | None = None
+
+    def begin(self, data: Identity, step: int) -> dict[str, int | str | None]:
+        """Notes what the run goes on with.
+
+        Args:
+          data: What the training data are.
+          step: Number of steps done.
+
+        Returns:
+          What must be alike in all workers, in words -> value.
+
+        Raises:
+          UsageError: The steps so far were trained on other data.
+        """
+        before = self.data if step and self.data else {}
+        differing = [
+            f"{key} was {value} and is {data.get(key)}"
+            for key, value in before.items()
+            if data.get(key) != value
+        ]
+        if differing:
+            raise UsageError(
+                f"the {step} steps so far were trained on other batches "
+                f"({', '.join(differing)}): go on with those, or make another Trainer"
+            )
+        self.data = data
+        here = {f"the {key} of the training data": v for key, v in data.items()}
+        return {"the step to go on from": step, **here}
+
+    def history(self) -> dict[str, list[float]]:
+        """Returns metric name -> one value an epoch; NaN where a row has none."""
+        names = dict.fromkeys(name for row in self.rows for name in row)
+        return {
+            name: [row.get(name, float("nan")) for row in self.rows]
+            for name in names
+            if name not in ("epoch", "step")
+        }
 
     def serialize(self) -> str:
         """Returns the JSON text that goes into the checkpoint."""
-        return json.dumps({"rows": self.rows, "seconds": self.seconds})
+        return json.dumps(
+            {"rows": self.rows, "seconds": self.seconds, "data": self.data}
+        )
 
     def deserialize(self, string_value: bytes) -> None:
         """Takes back what `serialize` gave.
 
         Raises:
-          ValueError: it is something else.
+          ValueError: It is something else.
         """
         fields: Any = json.loads(string_value)
         try:
             rows = [{str(k): +v for k, v in row.items()} for row in fields["rows"]]
+            data = fields.get("data")
             self.rows, self.seconds = rows, float(fields["seconds"])
-        except (TypeError, KeyError, AttributeError) as error:
+            self.data = None if data is None else dict(data)
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise ValueError("its record is not that of a run") from error
+
+
+@dataclasses.dataclass
+class TrainState:
+    """What a step is given besides its batch.
+
+    Attributes:
+      model: The model.
+      updates: Name -> optimizer with its slots, variables, and loss.
+      step: int64 scalar, the number of global batches trained on. The loop adds one
+        after each step.
+      average: Moving average of the weights, or None.
+      loss_scale: Factor of the loss for float16, or None.
+      record: History and time.
+      metrics: Sums of the epoch so far. `Trainer.start` makes them.
+      own: A step's own variables and state, if it is a `tf.Module`.
+    """
+
+    model: tf.Module
+    updates: Mapping[str, Update]
+    step: tf.Variable
+    average: Average | None
+    loss_scale: LossScale | None
+    record: RunRecord
+    metrics: Accumulators
+    own: tf.Module | None = None
+
+    @property
+    def trained(self) -> tuple[tf.Variable, ...]:
+        """The variables that the updates change."""
+        return tuple(v for update in self.updates.values() for v in update.variables)
+
+    def updates_done(self) -> tf.Tensor:
+        """Returns how many updates were made so far: int64 scalar.
+
+        One a step, but for those that loss scaling has skipped.
+        """
+        step = self.step.read_value()
+        if self.loss_scale is None:
+            return step
+        return step - self.loss_scale.skipped.read_value()
+
+    def guarded(
+        self, loss_finite: tf.Tensor, finite: tf.Tensor, update: Callable[[], None]
+    ) -> tf.Tensor:
+        """Updates; with loss scaling only where the gradient has not overflowed.
+
+        Args:
+          loss_finite: Whether the loss is finite, bool scalar.
+          finite: Whether loss and gradient are, bool scalar, alike on all replicas.
+          update: Changes the weights.
+
+        Returns:
+          Whether the run can go on, bool scalar.
+        """
+        if self.loss_scale is not None:
+            return self.loss_scale.guard(loss_finite, finite, update)
+        update()
+        return finite
+
+    def parts(self) -> dict[str, Any]:
+        """Returns name -> trackable, as it goes into a checkpoint."""
+        optimizers = {name: update.optimizer for name, update in self.updates.items()}
+        alone = optimizers.pop(OPTIMIZER, None) if len(optimizers) == 1 else None
+        parts: dict[str, Any] = {
+            "model": self.model,
+            "optimizer": alone,
+            "optimizers": optimizers or None,
+            "average": self.average,
+            "loss_scale": self.loss_scale,
+            "metrics": self.metrics,
+            "step": self.step,
+            "record": self.record,
+            "own": self.own,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
+
+
+def make_state(
+    model: tf.Module,
+    optimizer: Rule | Mapping[str, Update],
+    strategy: tf.distribute.Strategy,
+    *,
+    clip_norm: float | None,
+    ema: float | None,
+    loss_scaling: bool,
+    own: tf.Module | None,
+) -> TrainState:
+    """Makes the state of a run at step 0, slots included; see `Trainer`."""
+    if not isinstance(model, tf.Module):
+        raise UsageError(
+            f"model is a {type(model).__name__}: it must be a tf.Module, whose "
+            "variables are found and saved"
+        )
+    if not isinstance(optimizer, Mapping):
+        updates = {OPTIMIZER: Update(model, optimizer, clip_norm=clip_norm)}
+    elif clip_norm is None:
+        updates = dict(optimizer)
+    else:
+        raise UsageError(
+            f"clip_norm is {clip_norm}, with several updates: give each its own, as in "
+            "Update(model, optimizer, clip_norm=1.0)"
+        )
+    trained = distinct_variables(updates)
+    for variable in trained:
+        if not strategy.extended.variable_created_in_scope(variable):
+            raise UsageError(
+                f"{variable.name} was made outside the strategy: make the model within "
+                "`with strategy.scope():`"
+            )
+    with strategy.scope():
+        for update in updates.values():
+            update.optimizer.build(update.variables)
+        return TrainState(
+            model=model,
+            updates=updates,
+            step=tf.Variable(0, dtype=tf.int64, trainable=False, name="step"),
+            average=None if ema is None else Average(trained, ema),
+            loss_scale=LossScale() if loss_scaling else None,
+            record=RunRecord(),
+            metrics=Accumulators({}),
+            own=own,
+        )

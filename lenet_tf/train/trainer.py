@@ -1,6 +1,6 @@
 """Trains a model, evaluates it, and owns what a run is made of.
 
-    trainer = Trainer(model, Adam(1e-3), classification, strategy=strategy)
+    trainer = Trainer(model, Adam(1e-3), forward, strategy=strategy)
     history = trainer.fit(Batches(arrays, 64, seed=0), epochs=3, validation=held_out)
     trainer.evaluate(test)["accuracy"]
 
@@ -10,27 +10,30 @@ One `fit` uses one training trace and one evaluation trace, ragged batches inclu
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import tensorflow as tf
+from absl import logging
 
-from lenet_tf.data.batches import Batches, Block
+from lenet_tf.data.batches import WEIGHT, Batches, Block
 from lenet_tf.errors import NonFiniteError, UsageError
 from lenet_tf.nn.losses import Forward, classification
-from lenet_tf.optim.averaging import Average
-from lenet_tf.optim.loss_scale import LossScale
-from lenet_tf.optim.optimizers import Optimizer
 from lenet_tf.parallel.collectives import value_of
+from lenet_tf.parallel.workers import check_alike
 from lenet_tf.signals import StopRequested
-from lenet_tf.train.actions import Action
-from lenet_tf.train.finite import non_finite
-from lenet_tf.train.inner_loop import make_loop
+from lenet_tf.train.actions import Action, Enough, close, in_order
+from lenet_tf.train.evaluation import Evaluation
+from lenet_tf.train.failures import non_finite
+from lenet_tf.train.inner_loop import InnerLoop
 from lenet_tf.train.metrics import Accumulators
+from lenet_tf.train.model_state import check_state
 from lenet_tf.train.outer_loop import OuterLoop
+from lenet_tf.train.outputs import Spec, preview_training
 from lenet_tf.train.saver import Saver
-from lenet_tf.train.state import RunRecord
-from lenet_tf.train.step import EvalStep, TrainStep, value_shapes
+from lenet_tf.train.state import RunRecord, make_state
+from lenet_tf.train.step import Batch, Step, TrainStep
+from lenet_tf.train.update import Rule, Update
 
 History = dict[str, list[float]]
 
@@ -39,35 +42,42 @@ class Trainer:
     """Trains a model, and owns all that a run is made of.
 
     Args:
-      model: made in `strategy.scope()`.
-      optimizer: its slots are made here, before any step or restore.
-      forward: `forward(model, batch, training)` returns a dict of [B] values, `loss`
-        among them; all are accumulated, weighted by the batch's `weight`.
-      strategy: where to train; the default is one replica on the default device.
-      steps_per_loop: steps in the graph between two looks by Python.
-      seed: of what is random in a step, such as dropout.
-      clip_norm: the most the gradient's global norm may be.
-      loss_scaling: whether to scale the loss, for gradients in float16.
-      jit_compile: whether XLA compiles the gradient.
-      ema: decay of an exponential moving average of the weights, which evaluation then
-        takes in their place; None keeps none.
+      model: The model, made in `strategy.scope()`.
+      optimizer: The update rule of all its trainable variables; or name -> `Update`,
+        for several optimizers or losses, or to train some of the variables only. The
+        slots are made here, before any step or restore.
+      forward: `forward(model, batch, training)` returns a dict of [B, ...] values,
+        the loss [B] among them. All are summed over the examples, weighted by the
+        batch's `weight`: scalars become means, what has more axes stays a sum.
+      strategy: Where to train; the default is one replica on the default device.
+      step: Makes a training step; the default is `TrainStep(forward)`. A `tf.Module`'s
+        own variables go into the checkpoints.
+      steps_per_loop: Number of steps in the graph between two looks by Python.
+      seed: Seed of what is random in a step, such as dropout.
+      clip_norm: Largest global norm of the gradient; None does not clip.
+      loss_scaling: Whether to scale the loss, for gradients in float16.
+      jit_compile: Whether XLA compiles the gradient.
+      ema: Decay of an exponential moving average of the weights, which evaluation then
+        uses in their place; None keeps none.
 
     Attributes:
-      step: int64 variable, global batches trained on.
-      record: history rows and training time.
+      state: What a step is given: model, updates, step, metrics, average, record.
+      forward: As given.
+      strategy: As given.
 
     Raises:
-      UsageError: steps_per_loop below 1, a model without trainable variables, or one
-        made outside the strategy's scope.
+      UsageError: An argument is out of its range, a model has no trainable variables,
+        or they were made outside the strategy's scope.
     """
 
     def __init__(
         self,
         model: tf.Module,
-        optimizer: Optimizer,
+        optimizer: Rule | Mapping[str, Update],
         forward: Forward = classification,
         *,
         strategy: tf.distribute.Strategy | None = None,
+        step: Step | None = None,
         steps_per_loop: int = 100,
         seed: int = 0,
         clip_norm: float | None = None,
@@ -75,34 +85,46 @@ class Trainer:
         loss_scaling: bool = False,
         jit_compile: bool = False,
     ) -> None:
-        if clip_norm is not None and not clip_norm > 0:
-            raise UsageError(f"clip_norm is {clip_norm}: it must be above 0")
         if steps_per_loop < 1:
-            raise UsageError(f"steps_per_loop is {steps_per_loop}: at least 1 is due")
-        self.model, self.optimizer, self.forward = model, optimizer, forward
-        self.strategy = strategy or tf.distribute.get_strategy()
-        self.steps_per_loop = steps_per_loop
-        self.seed, self.clip_norm = seed, clip_norm
-        self.record = RunRecord()
-        variables = model.trainable_variables
-        if not variables:
-            raise UsageError(f"{model.name} has no trainable variables to train")
-        for variable in variables:
-            if not self.strategy.extended.variable_created_in_scope(variable):
-                raise UsageError(
-                    f"{variable.name} was made outside the strategy: make the model "
-                    "within `with strategy.scope():`"
-                )
-        with self.strategy.scope():
-            self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
-            optimizer.build(variables)
-            self.average = None if ema is None else Average(variables, ema)
-            self.loss_scale = LossScale() if loss_scaling else None
-        self.jit_compile = jit_compile
-        self.metrics: Accumulators | None = None
-        self._train_loop: Any = None
-        self._train_spec: dict[str, tf.TensorSpec] = {}
-        self._eval: dict[Any, tuple[Any, Accumulators]] = {}
+            raise UsageError(f"steps_per_loop is {steps_per_loop}: give 1 or more")
+        if step is not None and jit_compile:
+            raise UsageError(
+                "jit_compile is for the default step: give it to mean_gradients"
+            )
+        self.forward, self.strategy = forward, strategy or tf.distribute.get_strategy()
+        self.steps_per_loop, self.seed = steps_per_loop, seed
+        self._step = step or TrainStep(forward, jit_compile)
+        self.state = make_state(
+            model,
+            optimizer,
+            self.strategy,
+            clip_norm=clip_norm,
+            ema=ema,
+            loss_scaling=loss_scaling,
+            own=step if isinstance(step, tf.Module) else None,
+        )
+        self._loop: InnerLoop | None = None
+        self._spec: Spec = {}
+        self._evaluations: dict[object, Evaluation] = {}
+
+    @property
+    def model(self) -> tf.Module:
+        """The model."""
+        return self.state.model
+
+    @property
+    def record(self) -> RunRecord:
+        """The rows of the history, and the time."""
+        return self.state.record
+
+    @property
+    def traces(self) -> dict[str, int]:
+        """How often the training loop and the evaluation loops were traced."""
+        evaluations = self._evaluations.values()
+        return {
+            "train": self._loop.traces if self._loop else 0,
+            "evaluate": sum(evaluation.traces for evaluation in evaluations),
+        }
 
     def fit(
         self,
@@ -117,35 +139,50 @@ class Trainer:
         """Trains to the end of an epoch, from where the saver's newest checkpoint is.
 
         Args:
-          train: batches to train on.
-          epochs: how many, counted from the first run in the saver's workdir.
-          validation: evaluated after each epoch, as `val_...`.
-          saver: saves, and restores first; without it nothing is written.
-          actions: called in turn after each inner loop, and after saving.
-          poll: called between inner loops, of evaluation too. A StopRequested that it
-            raises is passed on when the run has been saved.
+          train: Batches to train on.
+          epochs: Number of epochs in all: those of earlier calls, and of the run in the
+            saver's workdir, count.
+          validation: Batches to evaluate after each epoch, as `val_...`.
+          saver: Saves, and restores first; without it nothing is written.
+          actions: Called in turn after each inner loop, before the run is saved.
+          poll: Called between inner loops, of evaluation too. A StopRequested that it
+            or an action raises is passed on when the run has been saved.
 
         Returns:
-          Metric name -> one value an epoch, from the first on, as Keras gives it.
+          Metric name -> one value an epoch, from the first on, as Keras gives it; NaN
+          where an epoch has no such value.
 
         Raises:
-          UsageError: `epochs` below 0, or the saver's `best` is no metric of this run.
-          CheckpointError: a checkpoint cannot be written, read, or does not fit.
-          NonFiniteError: a loss or gradient was NaN or infinite; nothing of the loop in
+          UsageError: `epochs` is below 0, the data are others than before, or the
+            saver's `best` is no metric of this run.
+          CheckpointError: A checkpoint cannot be written, read, or does not fit.
+          DataError: A label is no class.
+          NonFiniteError: A loss or gradient was NaN or infinite; nothing of the loop in
             which that came up is saved.
         """
         if epochs < 0:
             raise UsageError(f"epochs is {epochs}: it must be at least 0")
+        if saver is not None and not isinstance(saver, Saver):
+            raise UsageError(f"saver is {saver!r}: give lenet_tf.Saver(directory)")
         self.start(train)
+        names = self.state.metrics.names
+        if validation is not None:
+            names += [f"val_{name}" for name in self._evaluation(validation).names]
         if saver is not None:
-            saver.start(self.parts(), self.strategy, validation is not None)
-            actions = [saver, *actions]
-        outer = OuterLoop(self, train, epochs, validation, actions, poll)
+            saver.start(self.state, self.strategy, names)
+        here = self.record.begin(train.identity(), self._steps_done())
+        check_alike(self.strategy, {"epochs": epochs, **here})
+        calls = in_order(actions, saver)
+        outer = OuterLoop(self, train, epochs, validation, calls, poll)
         try:
             outer.run()
+        except Enough as enough:
+            logging.info("the run ends here: %s", enough)
+            if saver is not None:
+                saver.save(self._steps_done(), outer.row_is_due())
         except StopRequested as stop:
             if saver is not None:
-                path = saver.save(int(value_of(self.step)), outer.row_is_due())
+                path = saver.save(self._steps_done(), outer.row_is_due())
                 stop.args = (f"{stop}; saved {path}: the same command again goes on",)
             raise
         except NonFiniteError as error:
@@ -155,118 +192,109 @@ class Trainer:
                     f"{error}; the last good checkpoint: {saver.newest()}"
                 ) from error
             raise
+        finally:
+            close(actions)
         if saver is not None:
             saver.finish()
-        names = [key for row in self.record.rows[-1:] for key in row]
-        return {
-            name: [row[name] for row in self.record.rows]
-            for name in names
-            if name not in ("epoch", "step")
-        }
+        return self.record.history()
 
     def evaluate(
         self, data: Batches, poll: Callable[[], None] = lambda: None
-    ) -> dict[str, Any]:
-        """Computes the mean of every value over a dataset, each example counted once.
+    ) -> dict[str, float | np.ndarray]:
+        """Computes the metrics over all examples, each counted once.
 
         Args:
-          data: batches; of one shape and dtype they share one trace.
-          poll: called between inner loops; what it raises is passed on.
+          data: Batches to evaluate, in any size.
+          poll: Called between inner loops; it may raise to stop.
 
         Returns:
-          Value name -> mean, or float64 sum [...] of a value [B, ...]; and `examples`,
-          how many were counted.
+          Metric name -> weighted mean, float; or sum, float64 array, of values that
+          have axes; and `examples`, the number of examples of weight above 0. With
+          `ema` the averaged weights are evaluated.
         """
-        replicas = self.strategy.num_replicas_in_sync
-        loop, metrics = self._eval_loop(data.spec(replicas))
-        metrics.reset()
-        average = self.average
+        average = self.state.average
         with average.in_place() if average else contextlib.nullcontext():
-            for block in data.blocks(replicas, self.steps_per_loop, epochs=1):
-                poll()
-                loop(block)
-        examples = int(value_of(metrics.examples))
-        return {**metrics.result(), **metrics.sums(), "examples": examples}
-
-    def parts(self) -> dict[str, Any]:
-        """Returns name -> what the run is made of, as it goes into a checkpoint."""
-        parts = {
-            "model": self.model,
-            "optimizer": self.optimizer,
-            "average": self.average,
-            "loss_scale": self.loss_scale,
-            "metrics": self.metrics,
-            "step": self.step,
-            "record": self.record,
-        }
-        return {name: part for name, part in parts.items() if part is not None}
-
-    @property
-    def traces(self) -> dict[str, int]:
-        """How often the training loop and the evaluation loops were traced."""
-        train, evaluation = self._train_loop, [loop for loop, _ in self._eval.values()]
-        count = [f.experimental_get_tracing_count() for f in evaluation]
-        return {
-            "train": train.experimental_get_tracing_count() if train else 0,
-            "evaluate": sum(count),
-        }
+            return self._evaluation(data).run(data, self.steps_per_loop, poll)
 
     def start(self, train: Batches) -> None:
         """Makes what training on these batches needs; `fit` does it by itself.
 
         Args:
-          train: of the shapes and dtypes to come.
+          train: Batches of the shapes and dtypes to come.
 
         Raises:
-          UsageError: `forward` does not return what it must.
+          UsageError: `forward` does not return what it must, or the model's own state
+            would silently be wrong.
         """
-        spec = train.spec(self.strategy.num_replicas_in_sync)
-        if self.metrics is None:
-            shapes = value_shapes(self.forward, self.model, spec)
-            with self.strategy.scope():
-                self.metrics = Accumulators(shapes)
-        if self._train_loop is None or spec != self._train_spec:
-            step = TrainStep(
-                self.model,
-                self.optimizer,
-                self.forward,
-                self.metrics,
-                self.step,
-                self.seed,
-                self.clip_norm,
-                self.average,
-                self.loss_scale,
-                self.jit_compile,
-            )
-            self._train_loop = make_loop(self.strategy, step, spec)
-            self._train_spec = spec
+        for update in self.state.updates.values():
+            update.check_unchanged()
+        replicas = self.strategy.num_replicas_in_sync
+        spec = self._spec_of(train)
+        if self._loop is None or spec != self._spec:
+            self._make_loop(spec)
+        rows, epoch = train.rows(replicas), train.steps_per_epoch * train.batch_size
+        check_state(
+            self._seen,
+            self.state.model,
+            self.state.trained,
+            replicas=replicas,
+            padding=rows != train.batch_size or epoch != train.examples,
+        )
 
     def train_on(self, block: Block) -> int:
         """Trains on the batches of a block, in one inner loop, after `start`.
 
         Args:
-          block: as `Batches.blocks` yields it.
+          block: As `Batches.blocks` yields it.
 
         Returns:
-          How many steps that were.
+          Number of steps.
 
         Raises:
-          NonFiniteError: a loss or gradient was NaN or infinite.
+          DataError: A label is no class.
+          NonFiniteError: A loss or gradient was NaN or infinite.
         """
-        before, steps = int(value_of(self.step)), int(block["weight"].shape[0])
-        finite, step = self._train_loop(block), int(value_of(self.step))
+        if self._loop is None:
+            raise UsageError("train_on has no loop yet: call trainer.start(batches)")
+        before, steps = self._steps_done(), int(block[WEIGHT].shape[0])
+        finite = self._loop.run(block)
+        step = self._steps_done()
         if not finite:
-            raise non_finite(self.model.trainable_variables, before, step)
+            raise non_finite(self.state.trained, before, step)
         if step != before + steps:
             raise RuntimeError(f"{steps} steps led from step {before} to {step}")
         return steps
 
-    def _eval_loop(self, spec: dict[str, tf.TensorSpec]) -> tuple[Any, Accumulators]:
-        key = tuple(sorted((k, tuple(s.shape), s.dtype) for k, s in spec.items()))
-        if key not in self._eval:
-            shapes = value_shapes(self.forward, self.model, spec)
+    def _make_loop(self, spec: Spec) -> None:
+        state, step = self.state, self._step
+        self._seen, shapes = preview_training(step, state, self.strategy, spec)
+        if not state.metrics.totals:
             with self.strategy.scope():
-                metrics = Accumulators(shapes)
-            step = EvalStep(self.model, self.forward, metrics)
-            self._eval[key] = make_loop(self.strategy, step, spec), metrics
-        return self._eval[key]
+                state.metrics = Accumulators(shapes)
+
+        def on_replica(batch: Batch) -> tf.Tensor | None:
+            return step(state, batch)
+
+        self._loop = InnerLoop(self.strategy, on_replica, spec, state.step, self.seed)
+        self._spec = spec
+
+    def _steps_done(self) -> int:
+        return int(value_of(self.state.step))
+
+    def _evaluation(self, data: Batches) -> Evaluation:
+        """Returns the evaluation of data of these shapes; each is traced once."""
+        spec = self._spec_of(data)
+        key = tuple(sorted((k, tuple(s.shape), s.dtype) for k, s in spec.items()))
+        if key not in self._evaluations:
+            self._evaluations[key] = Evaluation(
+                self.strategy, self.state.model, self.forward, spec, self.seed
+            )
+        return self._evaluations[key]
+
+    def _spec_of(self, data: Batches) -> Spec:
+        if not isinstance(data, Batches):
+            raise UsageError(
+                f"the data are a {type(data).__name__}: give lenet_tf.Batches(data, "
+                "batch_size=64)"
+            )
+        return data.spec(self.strategy.num_replicas_in_sync)

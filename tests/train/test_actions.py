@@ -36,7 +36,7 @@ MOMENT = Moment(
     seconds=10.0,
     row=None,
     metrics={"loss": 0.5, "accuracy": 0.9},
-    trainer=None,
+    state=None,
 )
 ROW = {
     "epoch": 2,
@@ -194,7 +194,7 @@ def test_progress_draws_a_bar_of_the_epoch_on_a_terminal_and_clears_it(
 def with_rows(rows: list[dict[str, Any]]) -> Moment:
     """A moment whose trainer has recorded these rows."""
     trainer = types.SimpleNamespace(record=types.SimpleNamespace(rows=rows))
-    return dataclasses.replace(EPOCH_END, trainer=trainer)
+    return dataclasses.replace(EPOCH_END, state=trainer)
 
 
 def test_history_holds_each_epoch_once_and_every_bit(tmp_path: pathlib.Path) -> None:

@@ -26,7 +26,11 @@ def make_trainer(
 
 def state(trainer: lenet_tf.Trainer) -> list[np.ndarray]:
     """Weights and slots."""
-    slots = [v for slot in trainer.optimizer.slots.values() for v in slot]
+    slots = [
+        v
+        for slot in trainer.state.updates["optimizer"].optimizer.slots.values()
+        for v in slot
+    ]
     return [v.numpy() for v in (*trainer.model.trainable_variables, *slots)]
 
 
@@ -231,7 +235,7 @@ def everything(
     """A forward function that uses all: dropout, weights, a confusion matrix."""
     logits = model(lenet_tf.standardize(batch["image"]), training=training)
     if training:
-        logits = lenet_tf.dropout(batch, logits, 0.3)
+        logits = lenet_tf.dropout(batch, logits, 0.3, salt=0)
     return {
         "loss": lenet_tf.softmax_cross_entropy(logits, batch["label"]),
         "accuracy": lenet_tf.correct(logits, batch["label"]),

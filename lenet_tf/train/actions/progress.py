@@ -17,8 +17,10 @@ class Progress:
     """Shows a bar of the epoch's steps on a terminal, and a line when it has ended.
 
     Args:
-      write: takes the line.
+      write: Takes the line; `print` by default.
     """
+
+    after_save = True
 
     def __init__(self, write: Callable[[str], None] = print) -> None:
         self._write = write
@@ -26,13 +28,13 @@ class Progress:
         self._bar: tqdm.tqdm | None = None
 
     def __call__(self, moment: Moment) -> None:
-        """Moves the bar, or ends it and writes the line."""
+        """Moves the bar; at an epoch's end takes it away and writes the line."""
         if self._terminal:
-            self._move(moment)
+            self._move_bar(moment)
         if moment.row is not None:
             self._write(epoch_line(moment))
 
-    def _move(self, moment: Moment) -> None:
+    def _move_bar(self, moment: Moment) -> None:
         if self._bar is None:
             self._bar = tqdm.tqdm(
                 total=moment.steps_per_epoch,
@@ -46,12 +48,17 @@ class Progress:
             ", ".join(f"{key} {value:.4f}" for key, value in moment.metrics.items())
         )
         if moment.row is not None:
+            self.close()
+
+    def close(self) -> None:
+        """Takes the bar away, also when a run is stopped in the middle of an epoch."""
+        if self._bar is not None:
             self._bar.close()
             self._bar = None
 
 
 def epoch_line(moment: Moment) -> str:
-    """Writes an epoch's row as a line: metrics, images a second, time to go."""
+    """Returns an epoch's row as a line: metrics, images a second, time to go."""
     assert moment.row is not None
     figures = [
         f"{key} {value:.2%}" if key.endswith("accuracy") else f"{key} {value:.4f}"

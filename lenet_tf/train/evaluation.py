@@ -1,0 +1,76 @@
+"""Evaluation: the metrics over all examples, each counted once.
+
+evaluation = Evaluation(strategy, model, forward, batches.spec(replicas), seed=0)
+evaluation.run(batches, steps_per_loop=100, poll=lambda: None)["accuracy"]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from lenet_tf.data.batches import Batches
+from lenet_tf.nn.losses import Forward
+from lenet_tf.parallel.collectives import value_of
+from lenet_tf.train.inner_loop import InnerLoop
+from lenet_tf.train.metrics import EXAMPLES, Accumulators
+from lenet_tf.train.outputs import Spec, preview_evaluation
+from lenet_tf.train.step import EvalStep
+
+# Random numbers in evaluation are others than those in training, whose seeds have 32
+# bits; they are the same at each evaluation.
+_SEED_OFFSET = 2**32
+
+
+class Evaluation:
+    """Evaluates data of one form; traced once.
+
+    Args:
+      strategy: Where to evaluate.
+      model: The model, given to `forward`.
+      forward: Returns the per-example values of a batch.
+      spec: Of a block of the data, as `Batches.spec` gives it.
+      seed: Seed of what is random in `forward`.
+
+    Attributes:
+      names: Names of the metrics that are means.
+
+    Raises:
+      UsageError: `forward` does not return what it must.
+    """
+
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        model: tf.Module,
+        forward: Forward,
+        spec: Spec,
+        seed: int,
+    ) -> None:
+        shapes = preview_evaluation(forward, model, strategy, spec)
+        with strategy.scope():
+            self._metrics = Accumulators(shapes)
+            self._batches = tf.Variable(0, dtype=tf.int64, trainable=False)
+        step = EvalStep(model, forward, self._metrics)
+        self._loop = InnerLoop(strategy, step, spec, self._batches, seed + _SEED_OFFSET)
+        self._replicas = strategy.num_replicas_in_sync
+        self.names = self._metrics.names
+
+    @property
+    def traces(self) -> int:
+        """How often the loop was traced."""
+        return self._loop.traces
+
+    def run(
+        self, data: Batches, steps_per_loop: int, poll: Callable[[], None]
+    ) -> dict[str, float | np.ndarray]:
+        """Evaluates all batches once; see `Trainer.evaluate`."""
+        self._metrics.reset()
+        self._batches.assign(0)
+        for block in data.blocks(self._replicas, steps_per_loop, epochs=1):
+            poll()
+            self._loop.run(block)
+        examples = int(value_of(self._metrics.examples))
+        return {**self._metrics.result(), **self._metrics.sums(), EXAMPLES: examples}

@@ -1,0 +1,52 @@
+"""What is said when an inner loop has ended badly."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from lenet_tf.errors import DataError, NonFiniteError
+
+_BAD_LABEL = re.compile(
+    r"label value of (\S+) which is outside the valid range of (\[.+?\))"
+)
+
+
+def non_finite(
+    variables: Sequence[tf.Variable], start: int, step: int
+) -> NonFiniteError:
+    """Makes the error that says what was hit.
+
+    Args:
+      variables: The trained variables, as the bad step has left them.
+      start: The step that the loop began after.
+      step: The bad step.
+    """
+    hit = [v.name.split(":")[0] for v in variables if not _finite(v)]
+    what = f"the gradient of {hit[0]}" if hit else "the loss"
+    return NonFiniteError(
+        f"{what} is not finite at step {step} (in the loop of steps {start + 1} to "
+        f"{step}): lower the learning rate, clip the gradient, or look at the data"
+    )
+
+
+def _finite(variable: tf.Variable) -> bool:
+    return bool(np.isfinite(tf.cast(variable, tf.float64).numpy()).all())
+
+
+def bad_label(error: tf.errors.OpError) -> DataError | None:
+    """Returns one line for TensorFlow's page about a label that is no class.
+
+    Args:
+      error: What a loop has raised.
+
+    Returns:
+      The error to raise in its place; None when it tells of something else.
+    """
+    label = _BAD_LABEL.search(error.message)
+    if label is None:
+        return None
+    return DataError(f"a label is {label[1]}: labels must be in {label[2]}")

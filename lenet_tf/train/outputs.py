@@ -1,0 +1,133 @@
+"""What a forward function or a step gives to the metrics, checked before any step.
+
+seen, shapes = preview_training(step, state, strategy, spec)
+shapes                                # {"loss": [], "accuracy": [], "matrix": [10, 10]}
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+from lenet_tf.data.batches import WEIGHT
+from lenet_tf.errors import UsageError
+from lenet_tf.nn.losses import Forward
+from lenet_tf.train.metrics import EXAMPLES, Accumulators
+from lenet_tf.train.preview import Preview, preview
+from lenet_tf.train.state import TrainState
+from lenet_tf.train.step import Step, TrainStep
+
+Spec = Mapping[str, tf.TensorSpec]
+Shapes = dict[str, list[int]]
+
+# Names that a row of the history, an evaluation or the sums need for themselves.
+_TAKEN = (WEIGHT, EXAMPLES, "epoch", "step")
+
+
+def preview_training(
+    step: Step, state: TrainState, strategy: tf.distribute.Strategy, spec: Spec
+) -> tuple[Preview, Shapes]:
+    """Traces a training step; the default step's forward function is enough.
+
+    Args:
+      step: The step.
+      state: What it is given.
+      strategy: In whose replicas it runs.
+      spec: Of a block, as `Batches.spec` gives it.
+
+    Returns:
+      What was traced, and metric name -> shape of one example's value.
+
+    Raises:
+      UsageError: The step or its forward function does not give what it must.
+    """
+    if isinstance(step, TrainStep):
+        forward = step.forward
+        seen = preview(strategy, lambda batch: forward(state.model, batch, True), spec)
+        shapes = _value_shapes(seen, strategy, spec)
+        for update in state.updates.values():
+            _check_loss(update.loss, shapes)
+        return seen, shapes
+    recorder = _Recorder()
+    recorded = dataclasses.replace(state, metrics=recorder)
+    seen = preview(strategy, lambda batch: step(recorded, batch), spec)
+    if not recorder.shapes:
+        raise UsageError(
+            "the step has not called state.metrics.update(sums): give it the sums that "
+            "mean_gradients returns"
+        )
+    return seen, recorder.shapes
+
+
+def preview_evaluation(
+    forward: Forward, model: tf.Module, strategy: tf.distribute.Strategy, spec: Spec
+) -> Shapes:
+    """Traces a forward function in evaluation; arguments and errors as above."""
+    seen = preview(strategy, lambda batch: forward(model, batch, False), spec)
+    return _value_shapes(seen, strategy, spec)
+
+
+class _Recorder(Accumulators):
+    """Notes what a step would accumulate."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.shapes: Shapes = {}
+
+    def update(self, sums: Mapping[str, tf.Tensor]) -> None:
+        for name in (WEIGHT, EXAMPLES):
+            if name not in sums:
+                raise UsageError(
+                    f"the step accumulates {', '.join(map(repr, sums))}, but no "
+                    f"{name!r}: give it the sums that mean_gradients returns"
+                )
+        self.shapes = {
+            name: list(value.shape)
+            for name, value in sums.items()
+            if name not in (WEIGHT, EXAMPLES)
+        }
+
+
+def _value_shapes(
+    seen: Preview, strategy: tf.distribute.Strategy, spec: Spec
+) -> Shapes:
+    values = seen.outputs
+    size = spec[WEIGHT].shape[1] // strategy.num_replicas_in_sync
+    if not isinstance(values, Mapping) or not values:
+        raise UsageError(
+            f"forward returned {values}: return a dict of [batch] values with 'loss'"
+        )
+    for name, value in values.items():
+        if name in _TAKEN:
+            raise UsageError(f"forward returned {name!r}, which is taken: rename it")
+        if not tf.is_tensor(value):
+            raise UsageError(
+                f"forward returned {value!r} as {name!r}: return a tensor of one value "
+                "an example"
+            )
+        if not value.shape.rank or value.shape[0] != size:
+            raise UsageError(
+                f"forward returned {name!r} of shape {value.shape} for a batch of "
+                f"{size}: return one value an example, shape [{size}]"
+            )
+        if None in value.shape:
+            raise UsageError(
+                f"forward returned {name!r} of shape {value.shape}: all axes must be "
+                "known, by tf.ensure_shape for instance"
+            )
+    return {name: list(value.shape[1:]) for name, value in values.items()}
+
+
+def _check_loss(loss: str, shapes: Shapes) -> None:
+    if loss not in shapes:
+        raise UsageError(
+            f"forward returned {', '.join(map(repr, shapes))}, but no {loss!r}: return "
+            f"a dict of [batch] values with {loss!r}"
+        )
+    if shapes[loss]:
+        raise UsageError(
+            f"forward returned {loss!r} with {shapes[loss]} numbers an example: a loss "
+            "is one, shape [batch]"
+        )

@@ -1,0 +1,133 @@
+"""What a step will do, found by tracing it before anything is computed.
+
+    seen = preview(strategy, lambda batch: forward(model, batch, True), spec)
+    seen.outputs                      # what it returned on the first replica
+    seen.writes(model.variables)      # the variables it changes, and from what
+
+So shapes, names and state can be checked before the first step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import tensorflow as tf
+
+from lenet_tf.errors import UsageError
+from lenet_tf.nn.random import POSITION, SEED
+
+# Operations that take a variable's handle and leave the variable as it is.
+_READS = ("ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape")
+_READ_ONLY = "_read_only_resource_inputs"  # which handles a called function only reads
+
+
+@dataclasses.dataclass(frozen=True)
+class Write:
+    """A change of a variable.
+
+    Attributes:
+      variable: What is changed.
+      inputs: The entries of the batch that the new value is computed from.
+    """
+
+    variable: tf.Variable
+    inputs: frozenset[str]
+
+
+class Preview:
+    """A traced function of a batch.
+
+    Args:
+      graph: The graph that it was traced into.
+      outputs: What it returned on the first replica.
+      batch: Name -> placeholder.
+    """
+
+    def __init__(
+        self, graph: tf.Graph, outputs: object, batch: Mapping[str, tf.Tensor]
+    ) -> None:
+        self._graph, self.outputs, self._batch = graph, outputs, batch
+
+    def writes(self, variables: Sequence[tf.Variable]) -> list[Write]:
+        """Returns the changes that it makes to some variables, in their order."""
+        inside = {id(outer): inner for outer, inner in self._graph.captures}
+        found = []
+        for variable in variables:
+            copies = getattr(variable, "values", (variable,))
+            handles = [inside.get(id(copy.handle)) for copy in copies]
+            operations = [
+                op
+                for handle in handles
+                if handle is not None
+                for op in handle.consumers()
+                if _changes(op, handle)
+            ]
+            if operations:
+                inputs = frozenset(self._inputs_of(operations))
+                found.append(Write(variable, inputs))
+        return found
+
+    def _inputs_of(self, operations: Sequence[tf.Operation]) -> Iterator[str]:
+        """Yields the entries of the batch that some operations depend on."""
+        names = {id(tensor.op): name for name, tensor in self._batch.items()}
+        seen: set[int] = set()
+        left = list(operations)
+        while left:
+            op = left.pop()
+            if id(op) in seen:
+                continue
+            seen.add(id(op))
+            if id(op) in names:
+                yield names[id(op)]
+            left += [tensor.op for tensor in op.inputs]
+
+
+def preview(
+    strategy: tf.distribute.Strategy,
+    function: Callable[[Mapping[str, tf.Tensor]], object],
+    spec: Mapping[str, tf.TensorSpec],
+) -> Preview:
+    """Traces a function of a replica's share of a batch.
+
+    Args:
+      strategy: In whose replicas it is traced.
+      function: Takes name -> [B, ...], with `position` and `seed`.
+      spec: Of a block, as `Batches.spec` gives it.
+
+    Raises:
+      UsageError: The data have an entry that the loop adds itself.
+    """
+    for name in (POSITION, SEED):
+        if name in spec:
+            raise UsageError(
+                f"the data have an entry {name!r}, which the loop adds to every batch: "
+                "give it another name"
+            )
+    size = next(iter(spec.values())).shape[1] // strategy.num_replicas_in_sync
+    batch_spec = {
+        name: tf.TensorSpec([size, *s.shape[2:]], s.dtype, name=f"batch_{i}")
+        for i, (name, s) in enumerate(spec.items())
+    }
+    batch_spec[POSITION] = tf.TensorSpec([size], tf.int32, name=POSITION)
+    batch_spec[SEED] = tf.TensorSpec([2], tf.int64, name=SEED)
+    seen: list[Preview] = []
+
+    def traced(batch: Mapping[str, tf.Tensor]) -> None:
+        outputs: list[object] = []
+        strategy.run(lambda: outputs.append(function(dict(batch))))
+        seen.append(Preview(tf.compat.v1.get_default_graph(), outputs[0], dict(batch)))
+
+    tf.function(traced, autograph=False).get_concrete_function(batch_spec)
+    return seen[-1]
+
+
+def _changes(op: tf.Operation, handle: tf.Tensor) -> bool:
+    if op.type in _READS:
+        return False
+    try:
+        reads = op.get_attr(_READ_ONLY)
+    except ValueError:  # not a call of a function
+        return True
+    places = [i for i, tensor in enumerate(op.inputs) if tensor is handle]
+    return any(place not in reads for place in places)

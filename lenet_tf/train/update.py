@@ -1,0 +1,147 @@
+"""Which variables an optimizer changes, by the gradient of which loss.
+
+    Update(model, Adam(1e-3))                                   # the usual case
+    {
+        "critic": Update(model.critic, Adam(1e-4), loss="critic_loss"),
+        "generator": Update(model.generator, Adam(1e-4), loss="generator_loss"),
+    }
+
+A variable that no update names stays as it is: that is how layers are frozen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import tensorflow as tf
+
+from lenet_tf.errors import UsageError
+from lenet_tf.parallel.collectives import unflatten
+
+
+class Rule(Protocol):
+    """What an update needs of an optimizer; those of `lenet_tf.optim` have it."""
+
+    def build(self, variables: Sequence[tf.Variable]) -> None:
+        """Makes the slots for these variables, before the first step."""
+
+    def apply(
+        self,
+        gradients: Sequence[tf.Tensor],
+        variables: Sequence[tf.Variable],
+        step: tf.Tensor,
+    ) -> None:
+        """Changes this replica's copy of the variables and slots."""
+
+
+class Update:
+    """The variables that one optimizer changes, and the loss that it lowers.
+
+    Args:
+      target: A module, whose trainable variables are meant, or a list of variables.
+      optimizer: The update rule; each needs one of its own.
+      loss: Name of the per-example value whose weighted mean is lowered.
+      clip_norm: Largest global norm of this update's gradient; None does not clip.
+
+    Attributes:
+      variables: The variables, as they were when the update was made.
+
+    Raises:
+      UsageError: There are no variables, some are not `tf.Variable`s, the optimizer has
+        no `build` and `apply`, or `clip_norm` is not above 0.
+    """
+
+    def __init__(
+        self,
+        target: tf.Module | Sequence[tf.Variable],
+        optimizer: Rule,
+        loss: str = "loss",
+        clip_norm: float | None = None,
+    ) -> None:
+        if clip_norm is not None and not clip_norm > 0:
+            raise UsageError(f"clip_norm is {clip_norm}: it must be above 0")
+        for method in ("build", "apply"):
+            if not callable(getattr(optimizer, method, None)):
+                raise UsageError(
+                    f"optimizer is {optimizer!r}, which has no {method}(): give one of "
+                    "lenet_tf.optim, such as Adam(1e-3)"
+                )
+        self._target = target
+        self.optimizer, self.loss, self.clip_norm = optimizer, loss, clip_norm
+        self.variables = _trainable(target)
+        for variable in self.variables:
+            if not isinstance(variable, tf.Variable):
+                raise UsageError(
+                    f"{getattr(variable, 'name', variable)} is a "
+                    f"{type(variable).__name__}: what is trained must be tf.Variables"
+                )
+        if not self.variables:
+            name = getattr(target, "name", "the list")
+            raise UsageError(
+                f"{name} has no trainable variables: a model that makes them at its "
+                "first call must be called once, on one example, in strategy.scope()"
+            )
+
+    def check_unchanged(self) -> None:
+        """Raises UsageError when the module has other trainable variables by now."""
+        now = _trainable(self._target)
+        if [id(v) for v in now] != [id(v) for v in self.variables]:
+            raise UsageError(
+                f"the trainable variables are {_names(now)}, but they were "
+                f"{_names(self.variables)} when the trainer was made: make another "
+                "Trainer, or name the variables in an Update"
+            )
+
+    def apply(self, gradient: Mapping[tf.DType, tf.Tensor], step: tf.Tensor) -> None:
+        """Applies a gradient to this replica's copies.
+
+        Args:
+          gradient: As `mean_gradients` gives it, clipped or not.
+          step: int64 scalar, how many updates were made before.
+        """
+        parts: dict[int, tf.Tensor] = {}
+        for dtype, vector in gradient.items():
+            alike = [v for v in self.variables if v.dtype == dtype]
+            for variable, part in zip(alike, unflatten(vector, alike), strict=True):
+                parts[id(variable)] = part
+        ordered = [parts[id(variable)] for variable in self.variables]
+        self.optimizer.apply(ordered, self.variables, step)
+
+
+def _trainable(target: tf.Module | Sequence[tf.Variable]) -> tuple[tf.Variable, ...]:
+    return tuple(getattr(target, "trainable_variables", target))
+
+
+def _names(variables: Sequence[tf.Variable]) -> str:
+    return ", ".join(v.name.split(":")[0] for v in variables) or "none"
+
+
+def distinct_variables(updates: Mapping[str, Update]) -> tuple[tf.Variable, ...]:
+    """Returns the variables of all updates, in their order.
+
+    Raises:
+      UsageError: There is no update, or two of them share a variable or an optimizer.
+    """
+    if not updates:
+        raise UsageError("there are no updates: give an optimizer, or name -> Update")
+    variables: dict[int, tf.Variable] = {}
+    optimizers: set[int] = set()
+    for name, update in updates.items():
+        if not isinstance(update, Update):
+            raise UsageError(
+                f"{name!r} is a {type(update).__name__}: give Update(model, optimizer)"
+            )
+        for variable in update.variables:
+            if id(variable) in variables:
+                raise UsageError(
+                    f"{variable.name} is in the update {name!r} and in another: each "
+                    "variable can be in one"
+                )
+            variables[id(variable)] = variable
+        if id(update.optimizer) in optimizers:
+            raise UsageError(
+                f"the update {name!r} has the optimizer of another: make each its own"
+            )
+        optimizers.add(id(update.optimizer))
+    return tuple(variables.values())
