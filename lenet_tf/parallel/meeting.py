@@ -31,6 +31,7 @@ _T = TypeVar("_T")
 _WAIT_SECONDS = 5.0  # for one connection, and for the greeting on it
 _PROGRAM = "lenet_tf "  # begins every greeting
 _MET = b"+"
+_NO_ANSWER = "does not answer"
 
 
 def meet(resolver: Resolver, timeout: float) -> Links:
@@ -68,7 +69,7 @@ class _Meeting:
         digest = hashlib.sha256(spec.encode()).hexdigest()[:16]
         self._prefix = f"{_PROGRAM}{digest} "  # of a greeting; the name follows
         self._over = threading.Event()
-        self._problems = dict.fromkeys(self._others, "does not answer")
+        self._problems = dict.fromkeys(self._others, _NO_ANSWER)
         self._opened: dict[str, socket.socket] = {}
         self._accepted: dict[str, socket.socket] = {}
 
@@ -124,8 +125,8 @@ class _Meeting:
                 )
             except OSError:
                 continue
-            # Until a greeting comes it may be any program.
-            self._problems[name] = _missing("another program")
+            if self._problems[name] == _NO_ANSWER:  # until a greeting comes
+                self._problems[name] = _missing("another program")
             greeting = self._exchange(connection)
             if greeting == self._prefix + name:
                 with contextlib.suppress(OSError):
