@@ -47,6 +47,25 @@ def plain_forms() -> Iterator[None]:
         _fast = before
 
 
+_Differentiable = Callable[..., tuple[tf.Tensor, Callable[..., object]]]
+
+
+def _with_gradient(function: _Differentiable) -> Callable[..., tf.Tensor]:
+    """Decorates a function as `tf.custom_gradient` does, but lets graphs be freed.
+
+    Each time a graph calls a function with a custom gradient, TensorFlow registers the
+    gradient for ever, and keeps the graph with it: 6 MiB for each trainer. So graphs
+    call a tf.function, which is traced once for all of them, and inlined when they run.
+    """
+    differentiable = tf.custom_gradient(function)
+    traced = tf.function(differentiable, autograph=False)
+
+    def call(*tensors: tf.Tensor) -> tf.Tensor:
+        return (differentiable if tf.executing_eagerly() else traced)(*tensors)
+
+    return call
+
+
 def conv2d(x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
     """Convolves with stride 1 and no padding.
 
@@ -133,7 +152,7 @@ def _conv_pool_batch_last(
     return tf.transpose(pooled, [3, 0, 1, 2])
 
 
-@tf.custom_gradient
+@_with_gradient
 def _conv2d_batch_last(
     x: tf.Tensor, w: tf.Tensor
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]:
@@ -170,7 +189,7 @@ def _depthwise(x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
     return tf.nn.depthwise_conv2d(x, w, [1, 1, 1, 1], "VALID")
 
 
-@tf.custom_gradient
+@_with_gradient
 def _window_max(
     maps: tf.Tensor,
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
@@ -201,7 +220,7 @@ def _conv2d(x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
     return tf.nn.conv2d(x, w, strides=1, padding="VALID")
 
 
-@tf.custom_gradient
+@_with_gradient
 def _conv2d_with_swapped_gradient(
     x: tf.Tensor, w: tf.Tensor
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]:

@@ -1,5 +1,7 @@
 """Fast forms of operations against their plain forms, forward and gradient."""
 
+import gc
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -107,6 +109,26 @@ def test_ties_in_a_window_pass_the_gradient_as_max_pool_does() -> None:
     assert_same_as_plain(
         lambda x, w, b: fast_ops.conv_pool(x, w, b, tf.tanh, "max"), arguments
     )
+
+
+@pytest.mark.parametrize("subsampling", ["average_sigmoid", "max"])
+def test_a_graph_that_is_no_longer_used_is_freed(subsampling: str) -> None:
+    def traced() -> weakref.ref:
+        model = lenet_tf.LeNet5(subsampling=subsampling)
+
+        @tf.function
+        def gradients(images: tf.Tensor) -> list[tf.Tensor]:
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(model(images))
+            return tape.gradient(loss, model.trainable_variables)
+
+        images = tf.TensorSpec([8, 32, 32, 1])
+        return weakref.ref(gradients.get_concrete_function(images).graph)
+
+    # The first ones trace what all of them share.
+    graphs = [traced() for _ in range(3)]
+    gc.collect()
+    assert [graph() for graph in graphs] == [None, None, None]
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
