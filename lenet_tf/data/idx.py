@@ -2,7 +2,7 @@
 
 A big-endian header (two zero bytes, the element type, the number of dimensions, then
 one 32-bit length a dimension) followed by the elements in C order. Only unsigned bytes
-occur here. A file may be plain or gzip; which of the two is told by its content.
+occur here. A file may be plain or gzip; its first bytes tell which.
 
     images, labels = read_pair("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte")
     images.shape, labels.shape    # (60000, 28, 28, 1), (60000,)
@@ -35,12 +35,12 @@ _CHUNK = 1 << 20
 def read(path: str | os.PathLike[str], *, ndim: int) -> np.ndarray:
     """Reads one IDX file of unsigned bytes.
 
-    Nothing is allocated before the header's claim has been held against the file's
-    size, and never more is decompressed than the header claims, plus one byte.
+    The length in the header is checked against the file's size before memory is
+    allocated, and at most that length plus one byte is decompressed.
 
     Args:
       path: The file, plain or gzip.
-      ndim: The number of dimensions it must have: 3 for images, 1 for labels.
+      ndim: Number of dimensions it must have: 3 for images, 1 for labels.
 
     Returns:
       A uint8 array of the shape in the header.
@@ -85,7 +85,7 @@ def read_pair(
     if len(image) != len(label):
         raise DataError(
             f"{images} has {len(image)} images but {labels} has {len(label)} labels: "
-            "they must be as many"
+            "there must be one label for each image"
         )
     if image.size == 0:
         raise DataError(f"{images} has no images (shape {image.shape[:-1]})")

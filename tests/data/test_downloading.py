@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import http.server
 import os
 import pathlib
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 
+import programs
 import pytest
 
 from lenet_tf.data import downloading, preparation
 from lenet_tf.errors import DataError
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -89,36 +86,35 @@ def test_a_download_that_does_not_end_is_an_error_that_leaves_nothing(
     assert files(tmp_path) == []
 
 
-PREPARE = """
-import signal, sys
-from tensorflow_datasets.image_classification import mnist
-from lenet_tf.data import preparation
-def interrupt(*args):
-    raise KeyboardInterrupt
-signal.signal(signal.SIGTERM, interrupt)  # as the programs do
-mnist.MNIST.URL = sys.argv[1]
-try:
-    preparation.prepare("mnist", data_dir=sys.argv[2])
-except KeyboardInterrupt:
-    sys.exit(99)
-"""
+def _prepare(url: str, data_dir: str) -> None:
+    from tensorflow_datasets.image_classification import mnist
+
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, interrupt)  # as the programs do
+    mnist.MNIST.URL = url
+    try:
+        preparation.prepare("mnist", data_dir=data_dir)
+    except KeyboardInterrupt:
+        sys.exit(99)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_ends_a_download_that_stalls(
     tmp_path: pathlib.Path, server: str, signum: signal.Signals
 ) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", PREPARE, f"{server}/stall/", tmp_path],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stderr=subprocess.PIPE,
-        text=True,
+    process = programs._context.Process(
+        target=_prepare, args=(f"{server}/stall/", str(tmp_path))
     )
-    partial = functools.partial(tmp_path.glob, "downloads/mnist/*.tmp.*/*")
-    while not any(partial()):
-        assert process.poll() is None, process.communicate()
+    process.start()
+    assert process.pid is not None
+    while not any(tmp_path.glob("downloads/mnist/*.tmp.*/*")):
+        assert process.is_alive()
         time.sleep(0.05)
-    process.send_signal(signum)
+    os.kill(process.pid, signum)
     # The end of a stall would be another status: it is an error, not an interrupt.
-    assert process.wait(timeout=300) == 99, process.communicate()
+    process.join()
+    assert process.exitcode == 99
     assert files(tmp_path) == []
