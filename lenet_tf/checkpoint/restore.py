@@ -24,9 +24,9 @@ from lenet_tf.checkpoint.storage import (
     find_damage,
     newest_whole,
     readable_prefix,
+    reason_of,
 )
 from lenet_tf.errors import CheckpointError
-from lenet_tf.files import first_line
 from lenet_tf.optim.averaging import Average
 
 # Counts the calls of `tf.train.Checkpoint.save`, and is no part of a run.
@@ -168,7 +168,7 @@ def _restore(
             raise CheckpointError(f"{path} does not fit {what}: {error}") from error
         except (AssertionError, *READ_ERRORS) as error:
             damage = find_damage(path)
-            reason = damage or first_line(error)
+            reason = damage or reason_of(error)
             fault = "is damaged" if damage else f"does not fit {what}"
             raise CheckpointError(f"{path} {fault}: {reason}") from error
 

@@ -49,12 +49,20 @@ def write(checkpoint: tf.train.Checkpoint, path: str) -> None:
     except (tf.errors.OpError, OSError) as error:
         with contextlib.suppress(CheckpointError):
             delete(path)
-        reason = getattr(error, "strerror", None) or first_line(error)
         others = []
         with contextlib.suppress(CheckpointError):
             others = list_checkpoints(prefix.parent)
         before = ", the one before it is whole" if others else ""
-        raise CheckpointError(f"{path} cannot be saved{before}: {reason}") from error
+        raise CheckpointError(
+            f"{path} cannot be saved{before}: {reason_of(error)}"
+        ) from error
+
+
+def reason_of(error: Exception) -> str:
+    """Returns in one line why a checkpoint could not be read or written."""
+    reason = getattr(error, "strerror", None) or first_line(error)
+    # TensorFlow puts the names of its operations around.
+    return re.sub(r"{{[^}]*}} *| \[Op:\w*\]", "", reason)
 
 
 def checkpoint_files(path: str) -> list[pathlib.Path]:
@@ -147,7 +155,7 @@ def find_damage(path: str) -> str | None:
             for key in reader.get_variable_to_shape_map():
                 reader.get_tensor(key)
         except READ_ERRORS as error:
-            return first_line(error)
+            return reason_of(error)
     return None
 
 
@@ -192,7 +200,7 @@ def newest_whole(directory: pathlib.Path | str) -> str | None:
                 logging.warning("damaged checkpoint passed over: %s", line)
             return path
         reasons.append(f"{pathlib.Path(path).name}: {reason}")
-    if (directory / "checkpoint").exists():
+    if any(file.name == "checkpoint" for file in _files_in(directory)):
         reasons = reasons or ["the state file names checkpoints that are not there"]
     elif len(found) == 1 and _is_cut_short(found[0]):
         logging.warning("the first save was cut short, starting afresh: %s", *reasons)
@@ -213,7 +221,8 @@ def _is_cut_short(path: str) -> bool:
     files = checkpoint_files(path)
     if not any(file.name.endswith(".index") for file in files):
         return True
-    return any(file.stat().st_size == 0 for file in files)
+    with os_errors_as(CheckpointError, f"{path} cannot be read"):
+        return any(file.stat().st_size == 0 for file in files)
 
 
 def _files_in(directory: pathlib.Path) -> list[pathlib.Path]:
@@ -223,4 +232,4 @@ def _files_in(directory: pathlib.Path) -> list[pathlib.Path]:
         return [path for path in directory.iterdir() if path.is_file()]
 
 
-saved, damage = list_checkpoints, find_damage  # their former names
+damage = find_damage  # its former name

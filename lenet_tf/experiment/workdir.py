@@ -66,10 +66,13 @@ def claim(
         for folder, names in _WRITTEN.items():
             remove_temporaries(workdir / folder, names)
         path = workdir / "config.json"
-        if path.exists():
+        with os_errors_as(UsageError, f"workdir {workdir} cannot be read"):
+            known = path.exists()
+            saved = any((workdir / "checkpoints").glob("*.index"))
+        if known:
             there = {**(defaults or {}), **read_json(path)}
             _check_same(workdir, there, config, free)
-        elif any((workdir / "checkpoints").glob("*.index")):
+        elif saved:
             raise UsageError(
                 f"workdir {workdir} holds checkpoints, but its config.json is gone: "
                 "put it back, or choose another workdir"

@@ -118,7 +118,7 @@ def test_a_first_save_that_fails_does_not_speak_of_one_before(
     (tmp_path / "step-1.index").mkdir()
     with pytest.raises(CheckpointError, match="step-1 cannot be saved: ") as error:
         write(Run().checkpoint, str(tmp_path / "step-1"))
-    assert "\n" not in str(error.value)
+    assert not set("\n{}[]") & set(str(error.value).partition(": ")[2])
     assert os.listdir(tmp_path) == ["step-1.index"]
     save(tmp_path, 2)
     with pytest.raises(CheckpointError, match="saved, the one before it is whole: "):
