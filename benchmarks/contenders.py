@@ -21,19 +21,39 @@ from reference import keras_lenet
 
 import lenet_tf
 from lenet_tf.cli import program
+from lenet_tf.nn.lenet import PRECISIONS
 
 _PROGRAM = flags.DEFINE_enum(
-    "program", "lenet_tf", ["lenet_tf", "keras", "torch"], "Which."
+    "program", "lenet_tf", ["lenet_tf", "keras", "torch"], "Library that trains."
 )
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Examples a step.", lower_bound=1)
-_REPLICAS = flags.DEFINE_string("num_replicas", "auto", "Of lenet_tf.")
-_PLAIN = flags.DEFINE_bool("plain", False, "lenet_tf without its fast forms.")
-_PRECISION = flags.DEFINE_string("precision", "float32", "Of lenet_tf.")
-_JIT = flags.DEFINE_bool("jit_compile", False, "Compile with XLA.")
-_STEPS = flags.DEFINE_integer("steps_per_execution", 1, "Of Keras.", lower_bound=1)
-_EXAMPLES = flags.DEFINE_integer("examples", 58_000, "In an epoch.", lower_bound=1)
-_EPOCHS = flags.DEFINE_integer("epochs", 1, "In a call of fit.", lower_bound=1)
-_HAND_MADE = flags.DEFINE_bool("hand_made", False, "Keras with this file's input.")
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 64, "Number of examples in a batch.", lower_bound=1
+)
+_REPLICAS = flags.DEFINE_string(
+    "num_replicas", "auto", "Number of lenet_tf's replicas; auto takes all cores."
+)
+_PLAIN = flags.DEFINE_bool(
+    "plain", False, "Whether lenet_tf does without its fast forms."
+)
+_PRECISION = flags.DEFINE_enum(
+    "precision", "float32", list(PRECISIONS), "Number format of lenet_tf's arithmetic."
+)
+_JIT = flags.DEFINE_bool("jit_compile", False, "Whether XLA compiles the step.")
+_STEPS = flags.DEFINE_integer(
+    "steps_per_execution",
+    1,
+    "Keras's steps between two looks by Python.",
+    lower_bound=1,
+)
+_EXAMPLES = flags.DEFINE_integer(
+    "examples", 58_000, "Number of examples in an epoch.", lower_bound=1
+)
+_EPOCHS = flags.DEFINE_integer(
+    "epochs", 1, "Number of epochs in a call of fit.", lower_bound=1
+)
+_HAND_MADE = flags.DEFINE_bool(
+    "hand_made", False, "Whether Keras gets batches as lenet_tf makes them."
+)
 
 Fit = Callable[[], object]
 

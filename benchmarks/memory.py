@@ -14,22 +14,23 @@ import pathlib
 import tempfile
 
 from absl import flags
+from machine import resident_mebibytes
 
 import lenet_tf
 from lenet_tf.cli import program
 
-_EPOCHS = flags.DEFINE_integer("epochs", 50, "Of 2,000 examples each.", lower_bound=3)
-_REPLICAS = flags.DEFINE_integer("replicas", 2, "Of the training.", lower_bound=1)
-_BACKGROUND = flags.DEFINE_bool("background_save", False, "Save in the background.")
+_EPOCHS = flags.DEFINE_integer(
+    "epochs", 50, "Number of epochs, of 2,000 examples each.", lower_bound=3
+)
+_REPLICAS = flags.DEFINE_integer(
+    "replicas", 2, "Number of replicas of the training.", lower_bound=1
+)
+_BACKGROUND = flags.DEFINE_bool(
+    "background_save", False, "Whether checkpoints are written in the background."
+)
 
 SHOWN = (2, 5, 10, 20, 30, 40, 50)
 GROWTH = 0.05
-
-
-def resident_mebibytes() -> float:
-    """What of this process is in memory at present (Linux)."""
-    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def main() -> int:
@@ -45,7 +46,7 @@ def main() -> int:
     curve: list[float] = []
 
     def note(moment: lenet_tf.Moment) -> None:
-        curve.append(resident_mebibytes())
+        curve.append(resident_mebibytes(os.getpid()))
 
     with tempfile.TemporaryDirectory() as temporary:
         workdir = pathlib.Path(temporary)

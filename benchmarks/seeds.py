@@ -1,4 +1,4 @@
-"""Trains a recipe over several seeds, and tells mean and standard deviation.
+"""Trains a recipe over several seeds; prints their mean and standard deviation.
 
     python benchmarks/seeds.py --recipe=fast --seeds=5
     python benchmarks/seeds.py --recipe=keras      # the reference program, by Keras
@@ -10,6 +10,7 @@ validation split: --noevaluate_test, with more --validation_examples.
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
 from collections.abc import Iterator
@@ -24,11 +25,23 @@ from lenet_tf.experiment.recipes import RECIPES, recipe
 from lenet_tf.nn.images import standardize
 from lenet_tf.parallel.strategies import make_strategy
 
-_RECIPE = flags.DEFINE_enum("recipe", "fast", [*RECIPES, "keras"], "Which.")
-_SEEDS = flags.DEFINE_integer("seeds", 5, "How many, from 0 on.", lower_bound=1)
-_TEST = flags.DEFINE_bool("evaluate_test", True, "Or else the validation split.")
+_RECIPE = flags.DEFINE_enum(
+    "recipe",
+    "fast",
+    [*RECIPES, "keras"],
+    "Recipe to train, or keras for the reference program.",
+)
+_SEEDS = flags.DEFINE_integer(
+    "seeds", 5, "Number of seeds, which are counted from 0.", lower_bound=1
+)
+_TEST = flags.DEFINE_bool(
+    "evaluate_test", True, "Whether the test split is evaluated, not the validation's."
+)
 _VALIDATION = flags.DEFINE_integer(
-    "validation_examples", 2000, "Held out at the end of train.", lower_bound=0
+    "validation_examples",
+    2000,
+    "Number of training examples that are held out, the last ones.",
+    lower_bound=0,
 )
 
 
@@ -38,16 +51,18 @@ Result = tuple[float, int, float]  # accuracy, on how many examples, seconds
 def by_lenet_tf(name: str) -> Iterator[Result]:
     """Trains a recipe, once for each seed."""
     strategy = make_strategy()
-    settings = {**recipe(name), "validation_examples": _VALIDATION.value}
-    splits = load_splits(Config(**settings))
+    held_out_size = _VALIDATION.value
+    base = Config.from_dict(recipe(name), validation_examples=held_out_size)
+    splits = load_splits(base)
     held_out = splits.test if _TEST.value else splits.validation
     for seed in range(_SEEDS.value):
-        config = Config(**settings, seed=seed)
+        config = dataclasses.replace(base, seed=seed)
         trainer = build_trainer(config, splits, strategy)
         train = as_batches(splits.train, config.batch_size, seed)
         trainer.fit(train, epochs=config.epochs)
         result = trainer.evaluate(as_batches(held_out, config.eval_batch_size))
-        yield result["accuracy"], result["examples"], trainer.record.seconds
+        accuracy, examples = float(result["accuracy"]), int(result["examples"])
+        yield accuracy, examples, trainer.record.seconds
 
 
 def by_keras() -> Iterator[Result]:

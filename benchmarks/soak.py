@@ -12,6 +12,7 @@ and every resume went on from the newest checkpoint.
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import pathlib
 import pty
@@ -32,14 +33,20 @@ from absl import flags
 import lenet_tf
 from lenet_tf.cli import program
 
-_KILLS = flags.DEFINE_integer("kills", 50, "How many in all.", lower_bound=0)
-_SEED = flags.DEFINE_integer("seed", 0, "Of the moments and the signals.")
-_REPLICAS = flags.DEFINE_integer("replicas", 2, "Of the training.", lower_bound=1)
-_EPOCHS = flags.DEFINE_integer("epochs", 40, "Of each run.", lower_bound=1)
-_SECONDS = flags.DEFINE_float(
-    "seconds", 4.0, "The longest time from a run's beginning to its kill.", 0.1
+_KILLS = flags.DEFINE_integer("kills", 50, "Number of kills in all.", lower_bound=0)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the moments and of the signals.")
+_REPLICAS = flags.DEFINE_integer(
+    "replicas", 2, "Number of replicas of the training.", lower_bound=1
 )
-
+_EPOCHS = flags.DEFINE_integer(
+    "epochs", 40, "Number of epochs of each run.", lower_bound=1
+)
+_SECONDS = flags.DEFINE_float(
+    "seconds", 4.0, "Longest time from a run's beginning to its kill.", 0.1, 3600
+)
+flags.register_validator(
+    "seconds", lambda seconds: not math.isnan(seconds), "seconds must be a number"
+)
 _FLAGS = flags.DEFINE_multi_string(
     "train_flag", [], "A flag of lenet_tf train, such as --train_flag=--ema=0.99."
 )

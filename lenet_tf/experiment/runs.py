@@ -75,12 +75,13 @@ def run(
         logging.info("%s is complete: this is its result", workdir)
         return result
     splits = load_splits(config)
-    held, defaults = contextlib.ExitStack(), Config().as_dict()
-    if is_chief(strategy):
-        held.enter_context(claim(workdir, settings, config.free_on_resume(), defaults))
-    with held, StopSignals() as stop, together(strategy, stop.check) as poll:
+    with StopSignals() as stop, contextlib.ExitStack() as held:
+        poll = held.enter_context(together(strategy, stop.check))
         check_alike(strategy, _alike(settings, splits))
         trainer = build_trainer(config, splits, strategy)
+        if is_chief(strategy):
+            free, defaults = config.free_on_resume(), Config().as_dict()
+            held.enter_context(claim(workdir, settings, free, defaults))
         _train(trainer, config, splits, workdir, resume, poll)
         try:
             test = trainer.evaluate(

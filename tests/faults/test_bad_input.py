@@ -19,67 +19,113 @@ import pytest
 import tensorflow as tf
 from ends import leftovers
 from idx_writer import write_idx_dir
-from programs import BENCHMARKS, SCRIPTS, run
+from programs import BENCHMARKS, ROOT, SCRIPTS, run
 
 import lenet_tf
 from lenet_tf.checkpoint.restore import find_checkpoint
 
+GOLDEN = ROOT / "tests" / "experiment" / "golden" / "run"
+
 FLAGS: list[tuple[str, int, str]] = [
-    ("--dataset=mnits", 1, "mnist"),
-    ("--dataset=", 1, "dataset"),
-    ("--dataset=../mnist", 1, "dataset"),
-    ("--activation=swish", 2, "tanh|relu|leaky_relu"),
-    ("--subsampling=min", 2, "average_sigmoid|average|max"),
-    ("--kernel=7x7", 2, "5x5|two_3x3"),
-    ("--optimizer=rmsprop", 2, "adam|"),
-    ("--batch_size=0", 2, "batch_size=0"),
-    ("--batch_size=-64", 2, "batch_size=-64"),
-    ("--batch_size=many", 2, "batch_size=many"),
-    ("--eval_batch_size=0", 2, "eval_batch_size=0"),
-    ("--epochs=-1", 2, "epochs=-1"),
-    ("--epochs=1.5", 2, "epochs=1.5"),
-    ("--learning_rate=0", 2, "must be above 0"),
-    ("--learning_rate=-0.1", 2, "must be above 0"),
-    ("--learning_rate=nan", 2, "must be above 0"),
-    ("--learning_rate=inf", 2, "must be above 0"),
-    ("--learning_rate=fast", 2, "learning_rate=fast"),
+    ("--dataset=mnits", 2, "mnist"),
+    ("--dataset=", 2, "the name of a TFDS dataset"),
+    ("--dataset=../mnist", 2, "dataset"),
+    ("--dataset=mnïst", 2, "the name of a TFDS dataset"),
+    ("--dataset=\udcff\udcfe", 2, "UTF-8"),
+    ("--activation=swish", 2, "choose one of tanh, relu, leaky_relu"),
+    ("--subsampling=min", 2, "choose one of average_sigmoid, average, max"),
+    ("--kernel=7x7", 2, "choose one of 5x5, two_3x3"),
+    ("--initial=undo_sigmoid --subsampling=max", 2, "choose average_sigmoid"),
+    ("--optimizer=rmsprop", 2, "choose one of adam, adamw, sgd"),
+    ("--batch_size=0", 2, "batch_size is 0: it must be a whole number of at least 1"),
+    ("--batch_size=-64", 2, "batch_size is -64"),
+    ("--batch_size=many", 2, "batch_size is 'many'"),
+    ("--batch_size=12345678901234567890", 2, "of 32 bits"),
+    ("--eval_batch_size=0", 2, "eval_batch_size is 0"),
+    ("--epochs=-1", 2, "epochs is -1"),
+    ("--epochs=1.5", 2, "epochs is '1.5'"),
+    ("--learning_rate=0", 2, "it must be a number above 0"),
+    ("--learning_rate=-0.1", 2, "it must be a number above 0"),
+    ("--learning_rate=nan", 2, "it must be a number above 0"),
+    ("--learning_rate=inf", 2, "it must be a number above 0"),
+    ("--learning_rate=1e-300", 2, "it is 0 in float32"),
+    ("--learning_rate=fast", 2, "learning_rate is 'fast'"),
+    ("--ema=2", 2, "above 0 and below 1, or none"),
+    ("--dropout=1.5", 2, "of at least 0 and below 1"),
     ("--momentum=1", 2, "below 1"),
     ("--momentum=nan", 2, "below 1"),
-    ("--momentum=-0.5", 2, "momentum=-0.5"),
-    ("--clip_norm=-1", 2, "must be above 0"),
-    ("--clip_norm=nan", 2, "must be above 0"),
-    ("--seed=99999999999", 1, "of 32 bits"),
-    ("--seed=x", 2, "seed=x"),
-    ("--num_replicas=none", 2, "a number above 0, or auto"),
-    ("--num_replicas=-2", 2, "a number above 0, or auto"),
-    ("--num_replicas=99", 1, "ask for at most that many"),
-    ("--num_replicas=2 --batch_size=1", 1, "at least num_replicas"),
-    ("--steps_per_loop=0", 2, "steps_per_loop=0"),
-    ("--steps_per_loop=-5", 2, "steps_per_loop=-5"),
-    ("--save_steps=0", 2, "save_steps=0"),
-    ("--save_steps=-1", 2, "save_steps=-1"),
-    ("--save_seconds=-1", 2, "save_seconds=-1"),
-    ("--save_seconds=nan", 2, "must be a number of seconds"),
-    ("--keep=0", 2, "keep=0"),
-    ("--validation_examples=-1", 2, "validation_examples=-1"),
-    ("--validation_examples=60000", 1, "60000"),
-    ("--num_classes=7", 1, "mnist has 10"),
-    ("--num_classes=-1", 2, "num_classes=-1"),
-    ("--channels=3", 1, "mnist has 1"),
+    ("--momentum=-0.5", 2, "momentum is -0.5"),
+    ("--optimizer=sgd --weight_decay=0.1", 2, "choose optimizer adamw"),
+    ("--weight_decay=0.1", 2, "adam does not use it"),
+    ("--warmup=0.3", 2, "choose schedule cosine or one_cycle"),
+    ("--recipe=fast --schedule=constant --warmup=0.3", 2, "constant does not use it"),
+    ("--milestones=x", 2, "such as 0.5,0.75"),
+    ("--milestones=0.2,0.2", 2, "such as 0.5,0.75"),
+    ("--schedule=piecewise --decay=1e300", 2, "decay is 1e+300"),
+    ("--schedule=piecewise --decay=1e30", 2, "rate"),
+    ("--shift=1e38", 2, "at most 16"),
+    ("--scale=1e30", 2, "at most 4"),
+    ("--shear=90", 2, "at most 60"),
+    ("--clip_norm=-1", 2, "above 0"),
+    ("--clip_norm=nan", 2, "above 0"),
+    ("--seed=99999999999", 2, "of 32 bits"),
+    ("--seed=x", 2, "seed is 'x'"),
+    ("--num_replicas=none", 2, "a whole number of at least 1, or auto"),
+    ("--num_replicas=-2", 2, "a whole number of at least 1, or auto"),
+    ("--num_replicas=99", 2, "ask for at most that many"),
+    ("--num_replicas=2 --batch_size=1", 2, "at least num_replicas"),
+    ("--steps_per_loop=0", 2, "steps_per_loop is 0"),
+    ("--steps_per_loop=-5", 2, "steps_per_loop is -5"),
+    ("--steps_per_loop=12345678901234567890", 2, "of 32 bits"),
+    ("--save_steps=0", 2, "save_steps is 0"),
+    ("--save_steps=-1", 2, "save_steps is -1"),
+    ("--save_seconds=-1", 2, "save_seconds is -1.0"),
+    ("--save_seconds=nan", 2, "a number of at least 0, or none"),
+    ("--worker_timeout=1e30", 2, "at most"),
+    ("--keep=0", 2, "keep is 0"),
+    ("--validation_examples=-1", 2, "validation_examples is -1"),
+    ("--validation_examples=60000", 2, "60000"),
+    ("--num_classes=7", 2, "mnist has 10"),
+    ("--num_classes=-1", 2, "num_classes is -1"),
+    ("--channels=3", 2, "mnist has 1"),
+    ("--background_save=perhaps", 2, "true or false"),
     ("--resume=perhaps", 2, "resume"),
-    ("--epoch=3", 2, "epochs"),
+    ("--noresume=false", 2, "does not take an argument"),
+    ("--epoch=3", 2, "did you mean --epochs?"),
+    ("--learning-rate=3", 2, "did you mean --learning_rate?"),
+    ("--turbo", 2, "see --help"),
     ("--flagfile=/nowhere", 2, "/nowhere"),
+    ("--flagfile=/bin/ls", 2, "not a text file"),
+    ("--verbosity=loud", 2, "verbosity"),
+    # What absl and TensorFlow define and a program has no use for.
+    ("--stderrthreshold=bogus", 2, "there is no flag"),
+    ("--logger_levels=a:b", 2, "there is no flag"),
+    ("--pdb", 2, "there is no flag"),
+    ("--run_with_profiling", 2, "there is no flag"),
+    ("--log_dir=/tmp", 2, "there is no flag"),
     ("3", 2, "is not a flag"),
-    ("--workdir=", 2, "must name a directory"),
-    ("--workdir=/dev/null", 1, "choose another --workdir"),
-    ("--workdir=/dev/null/run", 1, "choose another --workdir"),
+    ("--recipe=slow", 2, "choose one of reference, fast"),
+    ("--recipe=fast --config={tmp}/x", 2, "leave one out"),
+    ("--config=/nowhere", 2, "/nowhere"),
+    ("--config=/", 2, "Is a directory"),
+    (f"--config={GOLDEN / 'config.json'} --momentum=0.5", 2, "adam does not use it"),
+    ("--workdir=", 2, "a path on this machine"),
+    ("--workdir=gs://bucket/run", 2, "a path on this machine"),
+    ("--workdir=~nosuch/run", 2, "a user that exists"),
+    (f"--workdir=/tmp/{'x' * 300}", 2, "names of less than 256"),
+    (f"--workdir=/tmp{'/x' * 2500}", 2, "less than 4,096 bytes"),
+    ("--workdir=/dev/null", 1, "choose another"),
+    ("--workdir=/dev/null/run", 1, "choose another"),
     ("--workdir=/proc/run", 1, "/proc/run"),
-    (f"--workdir=/tmp/{'x' * 300}", 1, "File name too long"),
-    ("--data_dir=/dev/null", 1, "must be a directory"),
-    ("--data_dir=gs://bucket/data", 1, "a directory of this machine"),
-    ("--idx_dir=/nowhere --data_dir={tmp}/data", 1, "/nowhere"),
-    ("--idx_dir=/dev/null --data_dir={tmp}/data", 1, "folder with four IDX files"),
-    ("--idx_dir={tmp} --data_dir={tmp}/data", 1, "it has no train-images"),
+    ("--data_dir=/dev/null", 2, "must be a directory"),
+    ("--data_dir=gs://bucket/data", 2, "a path on this machine"),
+    ("--data_dir=~nosuch/data", 2, "a user that exists"),
+    (f"--data_dir=/tmp/{'x' * 300}", 2, "names of less than 256"),
+    (f"--data_dir=/tmp{'/x' * 2500}", 2, "less than 4,096 bytes"),
+    (f"--idx_dir=/tmp/{'x' * 300}", 2, "names of less than 256"),
+    ("--idx_dir=/nowhere --data_dir={tmp}/data", 2, "/nowhere"),
+    ("--idx_dir=/dev/null --data_dir={tmp}/data", 2, "folder with four IDX files"),
+    ("--idx_dir={tmp} --data_dir={tmp}/data", 2, "it has no train-images"),
 ]
 
 
@@ -111,20 +157,32 @@ def test_a_bad_flag_is_one_line_and_leaves_nothing(
         ("evaluate.py", "--workdir={tmp}", 1, "train one there first"),
         ("evaluate.py", "--workdir=/nowhere", 1, "train one there first"),
         ("evaluate.py", "--workdir=/dev/null", 1, "holds no run"),
+        ("evaluate.py", f"--workdir=/tmp/{'x' * 300}", 2, "names of less than 256"),
+        ("evaluate.py", "--workdir=gs://bucket/run", 2, "a path on this machine"),
         ("evaluate.py", "--checkpoint=worst", 2, "latest|best"),
         ("evaluate.py", "--batch=3", 2, "batch"),
-        ("prepare_data.py", "--dataset=mnits", 1, "mnist"),
-        ("prepare_data.py", "--data_dir=/dev/null", 1, "directory"),
-        ("prepare_data.py", "--data_dir={tmp}/d --idx_dir=/nowhere", 1, "/nowhere"),
+        ("evaluate.py", "--epochs=3", 2, "there is no flag --epochs"),
+        ("prepare_data.py", "--dataset=mnits", 2, "mnist"),
+        ("prepare_data.py", "--data_dir=/dev/null", 2, "directory"),
+        ("prepare_data.py", "--data_dir={tmp}/d --idx_dir=/nowhere", 2, "/nowhere"),
         ("prepare_data.py", "mnist", 2, "is not a flag"),
-        (str(BENCHMARKS / "soak.py"), "--kills=-1", 2, "kills=-1"),
-        (str(BENCHMARKS / "memory.py"), "--epochs=2", 2, "epochs=2"),
+        ("soak.py", "--kills=-1", 2, "kills=-1"),
+        ("soak.py", "--seconds=nan", 2, "seconds"),
+        ("memory.py", "--epochs=2", 2, "epochs=2"),
+        ("seeds.py", "--seeds=0", 2, "seeds=0"),
+        ("benchmark.py", "--batch_sizes=x", 2, "batch_sizes"),
+        ("benchmark.py", "--batch_sizes=64,0", 2, "batch_sizes"),
+        ("benchmark.py", "--batch_sizes=", 2, "batch_sizes"),
+        ("benchmark.py", "--output={tmp}", 2, "folder"),
+        ("benchmark.py", "--output=/dev/null/x", 2, "output"),
     ],
 )
 def test_the_other_programs_do_likewise(
     program: str, flags: str, status: int, message: str, tmp_path: pathlib.Path
 ) -> None:
-    finished = run(program, *flags.replace("{tmp}", str(tmp_path)).split(" "))
+    folder = SCRIPTS if (SCRIPTS / program).exists() else BENCHMARKS
+    given = flags.replace("{tmp}", str(tmp_path)).split(" ")
+    finished = run(str(folder / program), *given)
     assert message in only_error(finished.stderr)
     assert finished.status == status
     assert list(tmp_path.iterdir()) == []
@@ -160,25 +218,28 @@ def idx_of(change: Callable[[bytes], bytes]) -> Callable[[pathlib.Path], None]:
 
 
 @pytest.mark.parametrize(
-    ("write", "message"),
+    ("write", "status", "message"),
     [
-        (idx_of(lambda data: data[:-1]), "train-images-idx3-ubyte"),
-        (idx_of(lambda data: b""), "train-images-idx3-ubyte"),
-        (idx_of(lambda data: b"\0\0\x0d" + data[3:]), "train-images-idx3-ubyte"),
-        (idx_of(lambda data: data[:4] + b"\xff" * 12 + data[16:]), "train-images"),
-        (idx_of(lambda data: b"<!DOCTYPE html>" + data), "train-images-idx3-ubyte"),
-        (lambda folder: folder.mkdir(), "idx"),
+        (idx_of(lambda data: data[:-1]), 1, "train-images-idx3-ubyte"),
+        (idx_of(lambda data: b""), 1, "train-images-idx3-ubyte"),
+        (idx_of(lambda data: b"\0\0\x0d" + data[3:]), 1, "train-images-idx3-ubyte"),
+        (idx_of(lambda data: data[:4] + b"\xff" * 12 + data[16:]), 1, "train-images"),
+        (idx_of(lambda data: b"<!DOCTYPE html>" + data), 1, "train-images-idx3-ubyte"),
+        (lambda folder: folder.mkdir(), 2, "it has no train-images"),
     ],
     ids=["cut", "empty", "type", "huge", "page", "none"],
 )
 def test_a_bad_data_file_is_one_line_and_prepares_nothing(
-    write: Callable[[pathlib.Path], None], message: str, tmp_path: pathlib.Path
+    write: Callable[[pathlib.Path], None],
+    status: int,
+    message: str,
+    tmp_path: pathlib.Path,
 ) -> None:
     write(tmp_path / "idx")
     flags = [f"--data_dir={tmp_path / 'data'}", f"--idx_dir={tmp_path / 'idx'}"]
     finished = run("prepare_data.py", *flags)
     assert message in only_error(finished.stderr)
-    assert finished.status == 1
+    assert finished.status == status
     assert not (tmp_path / "data").exists()
 
 
@@ -221,7 +282,7 @@ def directory(name: str) -> Callable[[pathlib.Path], None]:
 @pytest.mark.parametrize(
     ("spoil", "train", "evaluate"),
     [
-        (config(epochs="many"), None, "setting epochs is 'many': int is due"),
+        (config(epochs="many"), None, "epochs is 'many': it must be a whole number"),
         (config(batch_size=32), "batch_size (there 32", None),
         (config(learning_rate=float("nan")), "learning_rate", "learning_rate is nan"),
         (config(learning_rate=-1), "learning_rate (there -1", "learning_rate is -1"),
@@ -229,15 +290,14 @@ def directory(name: str) -> Callable[[pathlib.Path], None]:
         (config(dataset="mnits"), "dataset (there 'mnits'", "mnist"),
         (config(data_dir="/dev/null"), None, "must be a directory"),
         (text("config.json", ""), "config.json cannot be read", "cannot be read"),
-        (text("config.json", "[]"), "a JSON object is due", "a JSON object is due"),
+        (text("config.json", "[]"), "a JSON object", "a JSON object"),
         (text("config.json", b"\xff\xfe\0"), "cannot be read", "cannot be read"),
         (text("config.json", "{" * 3), "cannot be read as JSON", "cannot be read"),
         (text("config.json", "[" * 10**5), "cannot be read as JSON", "cannot be read"),
         (directory("config.json"), "cannot be read as JSON", "cannot be read"),
-        (directory(".lock"), ".lock cannot be opened", None),
+        (directory(".lock"), ".lock", None),
         (directory("history.csv"), "history.csv cannot be written", None),
         (directory("result.json"), "result.json cannot be written", None),
-        (directory("report/curves.png"), "curves.png cannot be written", None),
         (text("best/best.json", "{}"), "best.json is damaged", None),
     ],
 )
@@ -252,8 +312,10 @@ def test_a_spoilt_workdir_is_one_line(
     workdir = pathlib.Path(shutil.copytree(undisturbed, tmp_path / "run"))
     spoil(workdir)
     before = digest(workdir)
+    # With other settings a complete run is not just read.
+    more = ["--keep=4"]
     for message, command in (
-        (train, ["train.py", *small_mnist]),
+        (train, ["train.py", *small_mnist, *more]),
         (evaluate, ["evaluate.py"]),
     ):
         if message is None:
@@ -319,7 +381,7 @@ def fit(data: object, **options: object) -> None:
         ),
         (lambda: lenet_tf.Config(batch_size=0), "at least 1"),
         (lambda: lenet_tf.Config(save_steps=0), "at least 1"),
-        (lambda: lenet_tf.Config(momentum=float("nan")), r"in \[0, 1\)"),
+        (lambda: lenet_tf.Config(momentum=float("nan")), "of at least 0 and below 1"),
         (lambda: lenet_tf.load("mnist", validation_examples=-1), "at least 0"),
         (lambda: lenet_tf.load("mnist", data_dir="/dev/null"), "directory"),
         (lambda: find_checkpoint(pathlib.Path(), "worst"), "'latest' or 'best'"),
@@ -337,5 +399,5 @@ def test_a_bad_call_is_an_error_of_one_line(
 def test_a_label_that_is_no_class_does_not_train_in_silence(label: int) -> None:
     data = digits()
     data["label"][3] = label
-    with pytest.raises(tf.errors.InvalidArgumentError, match=f"label value of {label}"):
+    with pytest.raises(lenet_tf.UsageError, match=rf"a label is {label}: .*\[0, 10\)"):
         fit(data)
