@@ -13,6 +13,7 @@ from lenet_tf.optim.loss_scale import LossScale as LossScale
 from lenet_tf.optim.optimizer import OPTIMIZERS as OPTIMIZERS
 from lenet_tf.optim.optimizer import LearningRate as LearningRate
 from lenet_tf.optim.optimizer import Optimizer as Optimizer
+from lenet_tf.optim.rmsprop import RMSprop as RMSprop
 from lenet_tf.optim.schedules import SCHEDULES as SCHEDULES
 from lenet_tf.optim.schedules import Schedule as Schedule
 from lenet_tf.optim.schedules import constant as constant
