@@ -14,7 +14,8 @@ import tensorflow as tf
 from lenet_tf.data.batches import Batches
 from lenet_tf.nn.losses import Forward
 from lenet_tf.parallel.collectives import value_of
-from lenet_tf.train.inner_loop import InnerLoop
+from lenet_tf.parallel.workers import same_steps
+from lenet_tf.train.inner_loop import InnerLoop, steps_in
 from lenet_tf.train.metrics import EXAMPLES, Accumulators
 from lenet_tf.train.outputs import Spec, preview_evaluation
 from lenet_tf.train.step import EvalStep
@@ -55,7 +56,7 @@ class Evaluation:
             self._batches = tf.Variable(0, dtype=tf.int64, trainable=False)
         step = EvalStep(model, forward, self._metrics)
         self._loop = InnerLoop(strategy, step, spec, self._batches, seed + _SEED_OFFSET)
-        self._replicas = strategy.num_replicas_in_sync
+        self._strategy = strategy
         self.names = self._metrics.names
 
     @property
@@ -69,7 +70,9 @@ class Evaluation:
         """Evaluates all batches once; see `Trainer.evaluate`."""
         self._metrics.reset()
         self._batches.assign(0)
-        for block in data.blocks(self._replicas, steps_per_loop, epochs=1):
+        replicas = self._strategy.num_replicas_in_sync
+        blocks = data.blocks(replicas, steps_per_loop, epochs=1)
+        for block in same_steps(self._strategy, blocks, steps_in):
             poll()
             self._loop.run(block)
         examples = int(value_of(self._metrics.examples))

@@ -20,6 +20,11 @@ from lenet_tf.train.failures import bad_label
 Batch = Mapping[str, tf.Tensor]
 
 
+def steps_in(block: Batch) -> int:
+    """Returns the number of batches in a block."""
+    return int(block[WEIGHT].shape[0])
+
+
 class InnerLoop:
     """Every batch of a block through every replica, compiled once.
 

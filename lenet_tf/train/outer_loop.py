@@ -18,7 +18,9 @@ import tensorflow as tf
 
 from lenet_tf.data.batches import Batches, Block
 from lenet_tf.parallel.collectives import value_of
+from lenet_tf.parallel.workers import same_steps
 from lenet_tf.train.actions import Action, Moment
+from lenet_tf.train.inner_loop import steps_in
 from lenet_tf.train.state import TrainState
 
 
@@ -71,12 +73,13 @@ class OuterLoop:
         self._poll()
         if self.row_is_due():
             self._between_loops(0)
-        for block in self._train.blocks(
+        blocks = self._train.blocks(
             trainer.strategy.num_replicas_in_sync,
             trainer.steps_per_loop,
             start_step=self._step(),
             epochs=self._epochs,
-        ):
+        )
+        for block in same_steps(trainer.strategy, blocks, steps_in):
             before, began = self._step(), time.perf_counter()
             steps = trainer.train_on(block)
             self._seconds += time.perf_counter() - began

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from lenet_tf.data.batches import WEIGHT, Batches, Block
+from lenet_tf.data.batches import Batches, Block
 from lenet_tf.errors import NonFiniteError, UsageError
 from lenet_tf.nn.losses import Forward, classification
 from lenet_tf.parallel.collectives import value_of
@@ -25,7 +25,7 @@ from lenet_tf.signals import StopRequested
 from lenet_tf.train.actions import Action, Enough, close, in_order
 from lenet_tf.train.evaluation import Evaluation
 from lenet_tf.train.failures import non_finite
-from lenet_tf.train.inner_loop import InnerLoop
+from lenet_tf.train.inner_loop import InnerLoop, steps_in
 from lenet_tf.train.metrics import Accumulators
 from lenet_tf.train.model_state import check_state
 from lenet_tf.train.outer_loop import OuterLoop
@@ -256,7 +256,7 @@ class Trainer:
         """
         if self._loop is None:
             raise UsageError("train_on has no loop yet: call trainer.start(batches)")
-        before, steps = self._steps_done(), int(block[WEIGHT].shape[0])
+        before, steps = self._steps_done(), steps_in(block)
         finite = self._loop.run(block)
         step = self._steps_done()
         if not finite:

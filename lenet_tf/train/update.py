@@ -11,6 +11,7 @@ A variable that no update names stays as it is: that is how layers are frozen.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -67,6 +68,13 @@ class Update:
                     f"optimizer is {optimizer!r}, which has no {method}(): give one of "
                     "lenet_tf.optim, such as Adam(1e-3)"
                 )
+        try:
+            inspect.signature(optimizer.apply).bind([], [], None)
+        except TypeError as error:
+            raise UsageError(
+                f"optimizer is a {type(optimizer).__name__}, whose apply() does not "
+                "take (gradients, variables, step): give one of lenet_tf.optim"
+            ) from error
         self._target = target
         self.optimizer, self.loss, self.clip_norm = optimizer, loss, clip_norm
         self.variables = _trainable(target)

@@ -30,3 +30,38 @@ def test_pixels_of_unknown_range_are_refused_with_the_remedy(dtype: str) -> None
     images = tf.zeros([2, 28, 28, 1], tf.as_dtype(dtype))
     with pytest.raises(UsageError, match=f"images are {dtype}.*tf.float32. / 255"):
         standardize(images)
+
+
+def test_standardize_pads_28x28_by_2_on_each_side_and_divides_by_255() -> None:
+    images = np.random.default_rng(0).integers(0, 256, [3, 28, 28, 2], np.uint8)
+    output = standardize(tf.constant(images))
+    expected = np.zeros([3, 32, 32, 2], np.float32)
+    expected[:, 2:30, 2:30] = images.astype(np.float32) / np.float32(255)
+    assert output.dtype == tf.float32
+    np.testing.assert_array_equal(output, expected)
+
+
+def test_standardize_maps_0_and_255_to_0_and_1() -> None:
+    output = standardize(tf.constant([0, 255], tf.uint8)[:, None, None, None])
+    assert set(output.numpy().ravel()) == {0.0, 1.0}
+
+
+def test_standardize_puts_an_odd_difference_to_the_lower_right() -> None:
+    output = standardize(tf.ones([1, 27, 30, 1])).numpy()[0, :, :, 0]
+    rows, columns = np.nonzero(output)
+    assert (rows.min(), rows.max()) == (2, 28)  # 2 above, 3 below
+    assert (columns.min(), columns.max()) == (1, 30)
+    assert output.sum() == 27 * 30
+
+
+def test_standardize_leaves_float_images_of_32x32_as_they_are() -> None:
+    images = np.random.default_rng(0).normal(size=[2, 32, 32, 1]).astype(np.float32)
+    np.testing.assert_array_equal(standardize(tf.constant(images)), images)
+
+
+@pytest.mark.parametrize("shape", [(33, 28), (28, 40)])
+def test_standardize_refuses_larger_images_with_both_sizes(
+    shape: tuple[int, int],
+) -> None:
+    with pytest.raises(UsageError, match=rf"{shape[0]}x{shape[1]}: at most 32x32"):
+        standardize(tf.zeros([1, *shape, 1], tf.uint8))

@@ -1,6 +1,5 @@
 """What `fit` does for a user's own model: data, names, actions, ends."""
 
-import gc
 import io
 import pathlib
 import subprocess
@@ -120,8 +119,8 @@ def test_random_numbers_in_evaluation_are_keyed_and_not_those_of_training() -> N
         results.append([one.evaluate(batches())["noise"] for _ in range(2)])
         trained = one.fit(batches(), epochs=1)["noise"][0]
         assert trained != pytest.approx(results[-1][0], abs=1e-3)
-    assert results[0] == results[1]
     assert results[0][0] == results[0][1]
+    assert results[0] == pytest.approx(results[1], rel=1e-6)
 
 
 def test_validation_may_come_later() -> None:
@@ -297,4 +296,3 @@ for fold in range(7):
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert "retracing" not in finished.stderr
-    gc.collect()

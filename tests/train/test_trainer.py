@@ -10,6 +10,8 @@ import tensorflow as tf
 import lenet_tf
 from lenet_tf.data.batches import Batches
 from lenet_tf.nn.losses import classification
+from lenet_tf.optim.adam import AdamState, adam_update
+from lenet_tf.optim.sgd import sgd_update
 
 Arrays = dict[str, np.ndarray]
 
@@ -71,12 +73,10 @@ def plain_run(digits: Arrays, optimizer: str) -> tuple[list[tf.Variable], list[f
             for i, gradient in enumerate(gradients):
                 value = variables[i].value()
                 if optimizer == "sgd":
-                    value, first[i] = lenet_tf.optim.optimizers.sgd_update(
-                        value, first[i], gradient, 0.1, 0.9
-                    )
+                    value, first[i] = sgd_update(value, first[i], gradient, 0.1, 0.9)
                 else:
-                    value, first[i], second[i] = lenet_tf.optim.optimizers.adam_update(
-                        lenet_tf.optim.optimizers.AdamState(value, first[i], second[i]),
+                    value, first[i], second[i] = adam_update(
+                        AdamState(value, first[i], second[i]),
                         gradient,
                         4 * epoch + batch,
                         1e-3,

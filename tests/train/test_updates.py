@@ -1,5 +1,6 @@
 """Several optimizers, losses and frozen parts in the default step."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -137,6 +138,10 @@ def test_wrong_updates_are_refused() -> None:
             lenet_tf.Trainer(model, optimizer, forward)
     with pytest.raises(lenet_tf.UsageError, match=r"clip_norm is 1.0, with several"):
         lenet_tf.Trainer(model, {"a": Update(model, Adam())}, forward, clip_norm=1.0)
+    with pytest.raises(lenet_tf.UsageError, match=r"a Adam, whose apply\(\)"):
+        Update(model, keras.optimizers.Adam())
+    with pytest.raises(lenet_tf.UsageError, match=r"must be a tf\.Module"):
+        lenet_tf.Trainer(keras.Sequential([keras.layers.Dense(1)]), adam, forward)
     with pytest.raises(lenet_tf.UsageError, match="called once"):
         Update(tf.Module(name="late"), Adam())
     with pytest.raises(lenet_tf.UsageError, match="clip_norm is -1"):

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import pathlib
 
-from lenet_tf.files import write_csv
+from lenet_tf.errors import UsageError
+from lenet_tf.files import os_errors_as, write_csv
 from lenet_tf.train.actions import Moment
 
 
@@ -29,5 +30,6 @@ class HistoryFile:
 
     def __call__(self, moment: Moment) -> None:
         """Writes the file anew, atomically."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with os_errors_as(UsageError, f"{self.path.parent} cannot be made"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         write_csv(self.path, moment.state.record.rows)
