@@ -110,6 +110,7 @@ class Saver:
             self.directory / "checkpoints",
             self._keep,
             snapshot if self._background else None,
+            writes=self._writes,
         )
         best = self._chosen_best(metrics)
         if not self._resume and self._latest.directory.exists():
@@ -127,7 +128,7 @@ class Saver:
         if restored is None:
             return None
         for key in restored.missing:
-            state.metrics.begin_late(key.removeprefix(_TOTALS))
+            state.metrics.begin_late(_unescaped(key.removeprefix(_TOTALS)))
         if self._writes:
             logging.info("resumed from %s", restored.path)
         return restored.path
@@ -188,3 +189,8 @@ class Saver:
         """Waits until all is written."""
         assert self._latest is not None
         self._latest.wait()
+
+
+def _unescaped(key: str) -> str:
+    """Returns the name that TensorFlow has put into a checkpoint's key."""
+    return key.replace(".S", "/").replace("..", ".")

@@ -26,7 +26,8 @@ def forward(model: Slope, batch: dict, training: bool) -> dict:
 
 def with_bias(model: Slope, batch: dict, training: bool) -> dict:
     values = forward(model, batch, training)
-    return {**values, "bias": model.w * batch["x"] - batch["y"]}
+    bias = model.w * batch["x"] - batch["y"]
+    return {**values, "bias": bias, "bias/first.half": bias / 2}
 
 
 def data() -> lenet_tf.Batches:
@@ -106,7 +107,9 @@ def test_a_metric_may_be_added_when_a_run_goes_on(tmp_path: pathlib.Path) -> Non
     history = fit(tmp_path / "run", forward=with_bias)
     # Epoch 1 was without it; of epoch 2 the first step was.
     assert np.isnan(history["bias"][:2]).all()
-    assert history["bias"][2] == expected["bias"][2]
+    assert np.isnan(history["bias/first.half"][:2]).all()
+    for name in ("bias", "bias/first.half"):
+        assert history[name][2] == expected[name][2]
     assert history["val_bias"][1:] == expected["val_bias"][1:]
     assert history["loss"] == expected["loss"]
 

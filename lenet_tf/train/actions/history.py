@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import pathlib
 
-from lenet_tf.errors import UsageError
-from lenet_tf.files import os_errors_as, write_csv
+from lenet_tf.files import make_folder, write_csv
 from lenet_tf.train.actions import Moment
 
 
@@ -30,6 +29,5 @@ class HistoryFile:
 
     def __call__(self, moment: Moment) -> None:
         """Writes the file anew, atomically."""
-        with os_errors_as(UsageError, f"{self.path.parent} cannot be made"):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         write_csv(self.path, moment.state.record.rows)
