@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 from programs import SCRIPTS, run
 
 import lenet_tf
+from lenet_tf.experiment.settings import settings_of
 
 SMALL = ("--validation_examples=59000", "--epochs=1", "--num_replicas=1")
 
@@ -74,15 +75,6 @@ def test_evaluate_prints_the_figures_of_the_run(
     )
 
 
-def test_a_complete_run_is_not_trained_again(reference: pathlib.Path) -> None:
-    before = (reference / "history.csv").read_bytes()
-    finished = run("train.py", "--epochs=1", f"--workdir={reference}")
-    assert finished.status == 0, finished.stderr
-    assert "checkpoints/step-907" in finished.stderr
-    assert "epoch 1/1" not in finished.stderr
-    assert (reference / "history.csv").read_bytes() == before
-
-
 def test_training_makes_no_network_attempt_once_data_is_prepared(
     tmp_path: pathlib.Path,
 ) -> None:
@@ -129,10 +121,51 @@ def test_help_lists_the_flags_by_group_with_defaults() -> None:
     assert finished.status == 0
     for title in ("Data:", "Model:", "Training:", "Devices:", "Run directory:"):
         assert f"\n{title}\n" in finished.stdout
-    for name, value in lenet_tf.Config().as_dict().items():
+    text = " ".join(finished.stdout.split())
+    for name, declared in settings_of(lenet_tf.Config).items():
         assert f"{name}\n" in finished.stdout
-        if value is not None:
-            assert f"(default {value})" in " ".join(finished.stdout.split())
+        default = "none" if declared.default is None else declared.default
+        assert f"(default {default})" in text
+        assert declared.help in text
+    assert "pdb" not in text
+    assert "stderrthreshold" not in text
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "prepare_data", "launch_local"])
+def test_help_shows_how_a_program_is_called(name: str) -> None:
+    finished = run(f"{name}.py", "--help")
+    assert (finished.status, finished.stderr) == (0, "")
+    assert f"python -m lenet_tf {name}" in finished.stdout
+    assert "--" in finished.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "out", "err"),
+    [
+        ([], 0, "launch_local", ""),
+        (["--help"], 0, "prepare_data", ""),
+        (["trian"], 2, "", "error: there is no program 'trian': try train\n"),
+        (
+            ["train", "--epoch=3"],
+            2,
+            "",
+            "error: there is no flag --epoch: did you mean --epochs?\n",
+        ),
+    ],
+    ids=str,
+)
+def test_the_console_script_runs_programs_by_name(
+    arguments: list[str], status: int, out: str, err: str
+) -> None:
+    code = "from lenet_tf.__main__ import main; main()"
+    finished = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (finished.returncode, finished.stderr) == (status, err)
+    assert out in finished.stdout
 
 
 def test_a_workdir_of_another_configuration_is_refused(

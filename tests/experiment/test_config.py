@@ -46,7 +46,7 @@ GOLDEN = pathlib.Path(__file__).parent / "golden" / "run" / "config.json"
         ({"num_replicas": None}, "a whole number of at least 1, or auto"),
         ({"jit_compile": "yes"}, "true or false, or none"),
         ({"background_save": 1}, "true or false"),
-        ({"optimizer": "rmsprop"}, "choose one of adam, adamw, sgd"),
+        ({"optimizer": "adagrad"}, "choose one of adam, adamw"),
         ({"activation": 3}, "choose one of tanh"),
         ({"recipe": "slow"}, "choose one of reference, fast"),
         ({"dataset": ""}, "the name of a TFDS dataset"),

@@ -36,7 +36,7 @@ FLAGS: list[tuple[str, int, str]] = [
     ("--subsampling=min", 2, "choose one of average_sigmoid, average, max"),
     ("--kernel=7x7", 2, "choose one of 5x5, two_3x3"),
     ("--initial=undo_sigmoid --subsampling=max", 2, "choose average_sigmoid"),
-    ("--optimizer=rmsprop", 2, "choose one of adam, adamw, sgd"),
+    ("--optimizer=adagrad", 2, "choose one of adam, adamw"),
     ("--batch_size=0", 2, "batch_size is 0: it must be a whole number of at least 1"),
     ("--batch_size=-64", 2, "batch_size is -64"),
     ("--batch_size=many", 2, "batch_size is 'many'"),

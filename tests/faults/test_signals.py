@@ -80,6 +80,21 @@ def test_a_second_sigint_waits_for_no_inner_loop(
     resume(tmp_path, experiment)
 
 
+def test_signals_after_the_end_of_a_run_give_no_traceback(
+    tmp_path: pathlib.Path,
+) -> None:
+    program = Program(EXPERIMENT, f"--workdir={tmp_path}", "--slow=train")
+    said(program, "in train", 3)
+    program.send(signal.SIGTERM)
+    program.until(lambda: "stopped by SIGTERM; saved" in program.said())
+    while program.alive():  # the interpreter's end takes a while
+        program.send(signal.SIGTERM)
+        time.sleep(0.001)
+    finished = program.wait()
+    assert finished.status in (128 + signal.SIGTERM, -signal.SIGTERM)
+    assert "Traceback" not in finished.stderr
+
+
 def test_signals_at_the_beginning_end_train_in_order_too(
     small_mnist: list[str], undisturbed: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
