@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from lenet_tf.errors import DataError, NonFiniteError
+from lenet_tf.parallel.collectives import value_of
+from lenet_tf.train.state import TrainState
 
 _BAD_LABEL = re.compile(
     r"label value of (\S+) which is outside the valid range of (\[.+?\))"
 )
 
 
-def non_finite(
-    variables: Sequence[tf.Variable], start: int, step: int
-) -> NonFiniteError:
+def non_finite(state: TrainState, start: int, step: int) -> NonFiniteError:
     """Makes the error that says what was hit.
 
     Args:
-      variables: The trained variables, as the bad step has left them.
+      state: The run, as the bad step has left it.
       start: The step that the loop began after.
       step: The bad step.
     """
-    hit = [v.name.split(":")[0] for v in variables if not _finite(v)]
+    hit = [v.name.split(":")[0] for v in state.trained if not _finite(v)]
     what = f"the gradient of {hit[0]}" if hit else "the loss"
+    scale = state.loss_scale
+    if scale is not None and float(value_of(scale.scale)) < 1:
+        what = "the gradient, however small the loss is scaled,"
     return NonFiniteError(
         f"{what} is not finite at step {step} (in the loop of steps {start + 1} to "
         f"{step}): lower the learning rate, clip the gradient, or look at the data"

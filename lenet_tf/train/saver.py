@@ -30,6 +30,8 @@ _USUAL = ("val_accuracy", "val_loss")
 _MODES = {"accuracy": "max", "loss": "min", "error": "min"}
 # A metric may be added or dropped when a run goes on.
 _TOTALS = "metrics/totals/"
+# Checkpoints before version 0.2 do not have it; it is then 0.
+_SKIPPED = "loss_scale/skipped"
 
 
 class Saver:
@@ -124,10 +126,11 @@ class Saver:
             if best is not None:
                 self._best = BestCheckpoints(checkpoint, self.directory / "best", *best)
                 self._best.clean()
-        restored = self._latest.restore(optional=(_TOTALS,)) if self._resume else None
+        optional = (_TOTALS, _SKIPPED)
+        restored = self._latest.restore(optional) if self._resume else None
         if restored is None:
             return None
-        for key in restored.missing:
+        for key in (key for key in restored.missing if key.startswith(_TOTALS)):
             state.metrics.begin_late(_unescaped(key.removeprefix(_TOTALS)))
         if self._writes:
             logging.info("resumed from %s", restored.path)

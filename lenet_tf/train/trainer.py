@@ -66,8 +66,7 @@ class Trainer:
       strategy: As given.
 
     Raises:
-      UsageError: An argument is out of its range, a model has no trainable variables,
-        or they were made outside the strategy's scope.
+      UsageError: An argument is wrong, or the model was made outside the strategy.
     """
 
     def __init__(
@@ -120,11 +119,8 @@ class Trainer:
     @property
     def traces(self) -> dict[str, int]:
         """How often the training loop and the evaluation loops were traced."""
-        evaluations = self._evaluations.values()
-        return {
-            "train": self._loop.traces if self._loop else 0,
-            "evaluate": sum(evaluation.traces for evaluation in evaluations),
-        }
+        evaluated = sum(evaluation.traces for evaluation in self._evaluations.values())
+        return {"train": self._loop.traces if self._loop else 0, "evaluate": evaluated}
 
     def fit(
         self,
@@ -171,6 +167,8 @@ class Trainer:
         if saver is not None:
             saver.start(self.state, self.strategy, names)
         here = self.record.begin(train.identity(), self._steps_done())
+        held_out = validation.identity() if validation is not None else {}
+        here |= {f"the {key} of the validation data": v for key, v in held_out.items()}
         check_alike(self.strategy, {"epochs": epochs, **here})
         calls = in_order(actions, saver)
         outer = OuterLoop(self, train, epochs, validation, calls, poll)
@@ -260,7 +258,7 @@ class Trainer:
         finite = self._loop.run(block)
         step = self._steps_done()
         if not finite:
-            raise non_finite(self.state.trained, before, step)
+            raise non_finite(self.state, before, step)
         if step != before + steps:
             raise RuntimeError(f"{steps} steps led from step {before} to {step}")
         return steps

@@ -63,6 +63,34 @@ def test_two_workers_give_the_weights_of_one_process_and_count_each_example_once
         np.testing.assert_allclose(together[name], value, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("numbers", "what"),
+    [
+        (["200"], "the examples of the training data"),
+        (["103", "7"], "the checksum of the training data"),
+    ],
+    ids=["another size", "another label"],
+)
+def test_workers_with_other_data_neither_wait_nor_train(
+    numbers: list[str], what: str, tmp_path: pathlib.Path
+) -> None:
+    cluster = cluster_of(2)
+    both = [
+        Program(
+            WORKER,
+            str(tmp_path / "weights.npz"),
+            *(numbers if index else ["103", "3"]),
+            environment={"TF_CONFIG": tf_config(cluster, index)},
+        )
+        for index in range(2)
+    ]
+    for program in both:
+        finished = program.wait(60)
+        assert finished.status == 1, finished.stderr
+        assert re.search(rf"^error: .*{what}", finished.stderr, re.M)
+    assert not (tmp_path / "weights.npz").exists()
+
+
 def test_only_the_chief_tells(
     undisturbed: tuple[pathlib.Path, list[Finished]],
 ) -> None:
