@@ -80,10 +80,9 @@ def run(main: Callable[[], int | None], doc: str | None) -> None:
     """
     try:
         status = _run(main, doc)
-    except KeyboardInterrupt as second:  # while the first was being answered
-        status = StopRequested(*second.args or (signal.SIGINT,)).status
-    for signum in SIGNALS:  # The interpreter's end has no more use for ours.
-        signal.signal(signum, signal.SIG_DFL)
+    except KeyboardInterrupt as second:  # while the run's own was being answered
+        status = 128 + second.args[0]
+    _leave_signals_to_the_system()  # Python's end would answer ours by a traceback.
     sys.exit(status)
 
 
@@ -113,7 +112,7 @@ def _run(main: Callable[[], int | None], doc: str | None) -> int | None:
         print(stop, file=sys.stderr)
         return stop.status
     except KeyboardInterrupt as interrupt:
-        stopped = StopRequested(*interrupt.args or (signal.SIGINT,))
+        stopped = StopRequested(interrupt.args[0] if interrupt.args else signal.SIGINT)
         print(stopped, file=sys.stderr)
         return stopped.status
     except OSError as error:
@@ -128,7 +127,13 @@ def _run(main: Callable[[], int | None], doc: str | None) -> int | None:
 
 
 def _interrupt(signum: int, frame: types.FrameType | None) -> None:
+    _leave_signals_to_the_system()  # The next one ends the process at once.
     raise KeyboardInterrupt(signum)
+
+
+def _leave_signals_to_the_system() -> None:
+    for signum in SIGNALS:
+        signal.signal(signum, signal.SIG_DFL)
 
 
 def _parse(own: flags.FlagValues, argv: list[str]) -> None:
