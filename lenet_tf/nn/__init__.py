@@ -1,6 +1,7 @@
 """Models and their parts: layers, losses, distortions, random numbers."""
 
 from lenet_tf.nn.activations import ACTIVATIONS as ACTIVATIONS
+from lenet_tf.nn.batch_norm import BatchNorm as BatchNorm
 from lenet_tf.nn.distortion import Distortion as Distortion
 from lenet_tf.nn.fast_ops import plain_forms as plain_forms
 from lenet_tf.nn.images import scale_pixels as scale_pixels

@@ -12,13 +12,16 @@ import numpy as np
 import tensorflow as tf
 
 
-def all_reduce_sum(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+def all_reduce_sum(
+    tensors: Sequence[tf.Tensor], differentiable: bool = True
+) -> list[tf.Tensor]:
     """Sums tensors over the replicas, all tensors of one dtype in one all-reduce.
 
     Must be called in a replica context. Every replica gets the same sums.
 
     Args:
       tensors: Tensors of static shapes and of any float or integer dtypes.
+      differentiable: Whether a gradient can be taken through the sums.
 
     Returns:
       The sums, in the same order, shapes and dtypes.
@@ -27,17 +30,27 @@ def all_reduce_sum(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
         places = [i for i, tensor in enumerate(tensors) if tensor.dtype == dtype]
         same = [tensors[i] for i in places]
-        totals = unflatten(all_reduce_flat(flatten(same)), same)
+        totals = unflatten(all_reduce_flat(flatten(same), differentiable), same)
         sums.update(zip(places, totals, strict=True))
     return [sums[i] for i in range(len(tensors))]
 
 
-def all_reduce_flat(flat: tf.Tensor) -> tf.Tensor:
+def all_reduce_flat(flat: tf.Tensor, differentiable: bool = False) -> tf.Tensor:
     """Sums a vector over the replicas, in a replica context; see `all_reduce_sum`."""
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync == 1:
         return flat
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, flat)
+    on_cpu = all("CPU" in device for device in context.strategy.extended.worker_devices)
+    mirrored = isinstance(context.strategy, tf.distribute.MirroredStrategy)
+    if differentiable or not (mirrored and on_cpu):
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, flat)
+    # The same operations, but TensorFlow's all_reduce registers a gradient at every
+    # trace, which keeps the graph in memory for as long as the process lives.
+    return context.merge_call(_sum_replicas, args=(flat,))
+
+
+def _sum_replicas(strategy: tf.distribute.Strategy, value: tf.Tensor) -> tf.Tensor:
+    return strategy.extended.reduce_to(tf.distribute.ReduceOp.SUM, value, value)
 
 
 def flatten(tensors: Sequence[tf.Tensor]) -> tf.Tensor:

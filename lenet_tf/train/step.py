@@ -98,5 +98,5 @@ class EvalStep:
     def __call__(self, batch: Batch) -> None:
         """Computes the values of the batch, and adds them up over the replicas."""
         sums = weighted_sums(self.forward(self.model, batch, False), batch[WEIGHT])
-        reduced = all_reduce_sum(list(sums.values()))
+        reduced = all_reduce_sum(list(sums.values()), differentiable=False)
         self.metrics.update(dict(zip(sums, reduced, strict=True)))

@@ -1,5 +1,6 @@
 """What `fit` does for a user's own model: data, names, actions, ends."""
 
+import gc
 import io
 import pathlib
 import subprocess
@@ -296,3 +297,25 @@ for fold in range(7):
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert "retracing" not in finished.stderr
+
+
+def test_a_trainer_that_is_gone_leaves_no_graph_behind(
+    strategy: tf.distribute.Strategy,
+) -> None:
+    def count_graphs() -> int:
+        gc.collect()
+        kinds = (tf.Graph, tf.types.experimental.ConcreteFunction)
+        return sum(isinstance(each, kinds) for each in gc.get_objects())
+
+    counts = []
+    for seed in range(4):
+        with strategy.scope():
+            model = lenet_tf.LeNet5(seed=seed)
+        one = lenet_tf.Trainer(model, lenet_tf.Adam(), strategy=strategy)
+        image = np.zeros([8, 28, 28, 1], np.uint8)
+        data = {"image": image, "label": np.arange(8, dtype=np.int32)}
+        batches = lenet_tf.Batches(data, 8)
+        one.fit(batches, epochs=1, validation=batches)
+        del one, model, batches
+        counts.append(count_graphs())
+    assert counts[3] == counts[1]
