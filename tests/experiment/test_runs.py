@@ -16,8 +16,6 @@ from programs import run
 
 import lenet_tf
 
-GOLDEN = pathlib.Path(__file__).parent / "golden" / "run"
-
 
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
