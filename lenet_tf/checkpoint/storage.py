@@ -230,6 +230,3 @@ def _files_in(directory: pathlib.Path) -> list[pathlib.Path]:
         if not directory.exists():
             return []
         return [path for path in directory.iterdir() if path.is_file()]
-
-
-damage = find_damage  # its former name

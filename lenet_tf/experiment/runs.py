@@ -23,7 +23,7 @@ import tensorflow as tf
 from absl import logging
 
 from lenet_tf.checkpoint.restore import find_checkpoint, restore_model
-from lenet_tf.checkpoint.storage import list_checkpoints, newest_whole
+from lenet_tf.checkpoint.storage import newest_whole
 from lenet_tf.data import datasets
 from lenet_tf.errors import CheckpointError, UsageError
 from lenet_tf.experiment.build import as_batches, build_trainer, load_splits
@@ -62,14 +62,11 @@ def run(
     """
     workdir, settings = pathlib.Path(workdir), config.as_dict()
     strategy = make_strategy(
-        config.num_replicas, config.strategy, worker_timeout=config.worker_timeout
+        config.num_replicas,
+        config.strategy,
+        batch_size=config.batch_size,
+        worker_timeout=config.worker_timeout,
     )
-    replicas = strategy.num_replicas_in_sync
-    if config.batch_size < replicas:
-        raise UsageError(
-            f"batch_size is {config.batch_size}: it must be at least num_replicas, "
-            f"which is {replicas}"
-        )
     several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
     if resume and not several and (result := _complete_result(workdir, settings)):
         logging.info("%s is complete: this is its result", workdir)
@@ -99,7 +96,7 @@ def run(
             "parameters": count_parameters(trainer.model),
             "epochs": len(trainer.record.rows),
             "train_seconds": round(trainer.record.seconds, 3),
-            "replicas": replicas,
+            "replicas": strategy.num_replicas_in_sync,
             "versions": _versions(),
             "fingerprint": _fingerprint(workdir, settings),
         }
@@ -117,7 +114,7 @@ def _train(
     poll: Callable[[], None],
 ) -> None:
     history_file = workdir / "history.csv"
-    if history_file.exists() and not list_checkpoints(workdir / "checkpoints"):
+    if history_file.exists() and newest_whole(workdir / "checkpoints") is None:
         raise CheckpointError(
             f"{history_file} tells of a run, but its checkpoints are gone: put them "
             "back, or remove the file to start afresh"

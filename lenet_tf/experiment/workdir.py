@@ -48,7 +48,8 @@ def claim(
 ) -> Iterator[None]:
     """Holds a workdir for a run of one configuration, while the context lasts.
 
-    What a killed process has left of half-written files is removed.
+    What a killed process has left of half-written files is removed. A workdir in which
+    no step was saved may be claimed with other settings.
 
     Args:
       workdir: Folder of the run, made with its parents; gets a config.json.
@@ -69,10 +70,11 @@ def claim(
         with os_errors_as(UsageError, f"workdir {workdir} cannot be read"):
             known = path.exists()
             saved = any((workdir / "checkpoints").glob("*.index"))
-        if known:
+            begun = saved or (workdir / "history.csv").exists()
+        if known and begun:
             there = {**(defaults or {}), **read_json(path)}
             _check_same(workdir, there, config, free)
-        elif saved:
+        elif saved and not known:
             raise UsageError(
                 f"workdir {workdir} holds checkpoints, but its config.json is gone: "
                 "put it back, or choose another workdir"

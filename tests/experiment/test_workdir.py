@@ -14,6 +14,11 @@ from lenet_tf.files import read_json
 CONFIG = {"dataset": "mnist", "batch_size": 64, "epochs": 3, "save_steps": None}
 
 
+def begin(workdir: pathlib.Path) -> None:
+    """Leaves the trace of a run whose first epoch is done."""
+    (workdir / "history.csv").write_text("epoch\n1\n")
+
+
 def names(directory: pathlib.Path) -> list[str]:
     """What lies in a directory, hidden files too."""
     return sorted(path.name for path in directory.iterdir())
@@ -48,6 +53,7 @@ def test_the_same_configuration_may_claim_again(tmp_path: pathlib.Path) -> None:
 def test_another_configuration_is_refused_with_each_key_and_both_values(
     tmp_path: pathlib.Path,
 ) -> None:
+    begin(tmp_path)
     with claim(tmp_path, CONFIG, set()):
         pass
     other = {**CONFIG, "batch_size": 32, "dataset": "kmnist"}
@@ -65,6 +71,7 @@ def test_another_configuration_is_refused_with_each_key_and_both_values(
 
 
 def test_keys_that_only_one_configuration_has_differ(tmp_path: pathlib.Path) -> None:
+    begin(tmp_path)
     with claim(tmp_path, {"old": 1}, set()):
         pass
     with (
@@ -88,6 +95,7 @@ def test_free_keys_may_change_and_the_new_values_are_kept(
 
 
 def test_a_broken_config_is_refused_and_left_alone(tmp_path: pathlib.Path) -> None:
+    begin(tmp_path)
     (tmp_path / "config.json").write_text('{"dataset": ')
     with (
         pytest.raises(UsageError, match=r"config\.json cannot be read as JSON"),
@@ -228,6 +236,7 @@ def test_a_refused_claim_leaves_the_holders_name(tmp_path: pathlib.Path) -> None
 def test_a_setting_that_an_older_version_did_not_have_counts_as_its_default(
     tmp_path: pathlib.Path,
 ) -> None:
+    begin(tmp_path)
     newer = {**CONFIG, "nesterov": False}
     with claim(tmp_path, CONFIG):
         pass
@@ -260,6 +269,7 @@ def test_checkpoints_without_their_config_are_refused(tmp_path: pathlib.Path) ->
 
 
 def test_a_long_value_is_not_echoed_whole(tmp_path: pathlib.Path) -> None:
+    begin(tmp_path)
     with claim(tmp_path, {"note": "x" * 1_000_000}):
         pass
     with (
@@ -288,3 +298,14 @@ def test_a_name_that_is_no_text_is_refused(tmp_path: pathlib.Path) -> None:
     with pytest.raises(UsageError, match="is not a name in UTF-8"), claim(workdir, {}):
         pass
     assert names(tmp_path) == []
+
+
+def test_a_workdir_in_which_nothing_was_trained_may_have_other_settings(
+    tmp_path: pathlib.Path,
+) -> None:
+    """As after a setting that was found to be wrong when the step was traced."""
+    with claim(tmp_path, {"shift": 15.0}):
+        pass
+    with claim(tmp_path, {"shift": 1.5}):
+        pass
+    assert read_json(tmp_path / "config.json") == {"shift": 1.5}

@@ -12,7 +12,7 @@ from ends import EXPERIMENT, resume, steps_of
 from programs import run
 
 import lenet_tf
-from lenet_tf.checkpoint.storage import damage
+from lenet_tf.checkpoint.storage import find_damage
 
 
 @pytest.mark.parametrize(("pixel", "hit"), [("nan", "hidden/b"), ("inf", "hidden/w")])
@@ -39,7 +39,7 @@ def test_a_bad_pixel_ends_the_run_and_leaves_the_last_good_checkpoint(
     else:
         assert match[4] == str(good)
         assert steps_of(tmp_path)[-1] == first - 1
-        assert damage(str(good)) is None
+        assert find_damage(str(good)) is None
     assert not np.any([path.match("*.tmp") for path in tmp_path.rglob("*")])
     resume(tmp_path, experiment)  # the data is mended
 
@@ -94,7 +94,7 @@ def test_the_first_variable_that_was_hit_is_named_on_any_number_of_replicas(
     assert f"(in the loop of steps {loop_start + 1} to {bad})" in str(error.value)
     assert f"the last good checkpoint: {good}" in str(error.value)
     if loop_start:
-        assert damage(good) is None
+        assert find_damage(good) is None
         assert steps_of(tmp_path)[-1] == loop_start
 
 

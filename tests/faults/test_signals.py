@@ -13,7 +13,7 @@ from ends import EXPERIMENT, assert_same_end, leftovers, resume, said, start
 from idx_writer import idx_bytes
 from programs import Program
 
-from lenet_tf.checkpoint.storage import damage, newest_whole
+from lenet_tf.checkpoint.storage import find_damage, newest_whole
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
@@ -50,7 +50,7 @@ def test_a_signal_ends_the_run_in_order_whatever_it_does(
         f"stopped by {signum.name}; saved {path}: the same command again goes on"
     )
     assert newest_whole(tmp_path / "checkpoints") == path
-    assert damage(path) is None
+    assert find_damage(path) is None
     assert leftovers(tmp_path) == []
     if signum == signal.SIGTERM:  # what is saved does not depend on the signal
         assert f"resumed from {path}\n" in resume(tmp_path, experiment)
