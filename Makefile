@@ -8,6 +8,8 @@
 
 PYTHON ?= python3
 ARGS ?=
+# Files of tests that run at a time; 0 runs them in one process.
+JOBS ?= 2
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -30,7 +32,7 @@ train: $(READY) ## Train LeNet-5 on MNIST; ARGS='--help' lists the flags
 	@$(RUN) scripts/train.py $(ARGS)
 
 test: $(READY) ## Run the tests; ARGS goes to pytest
-	@$(RUN) -m pytest -q $(ARGS)
+	@$(RUN) -m pytest -q --numprocesses=$(JOBS) --dist=loadfile $(ARGS)
 
 test-lowest: $(LOWEST)/.ready ## Run the tests with the oldest versions allowed
 	@# TensorFlow 2.17 to 2.19 write notices that no setting silences.

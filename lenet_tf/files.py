@@ -28,11 +28,11 @@ _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9]+\.tmp")
 
 @contextlib.contextmanager
 def os_errors_as(kind: type[UsageError], message: str) -> Iterator[None]:
-    """Turns an OSError of the block into a usage error of one line.
+    """Turns an OSError raised in the block into a one-line `UsageError`.
 
     Args:
       kind: Class of the error to raise.
-      message: What failed; the system's reason is appended.
+      message: Description of what failed; the system's reason is appended.
     """
     try:
         yield
@@ -47,12 +47,12 @@ def first_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path | str) -> Iterator[pathlib.Path]:
-    """Yields a temporary path; what is written there takes the place of `path`.
+    """Yields a temporary path; the file written there then replaces `path`.
 
     When the block raises, the temporary file is removed and `path` stays as it was.
 
     Args:
-      path: File to make or to replace; its folder exists.
+      path: File to make or to replace; its folder must exist.
 
     Raises:
       UsageError: The file cannot be written, as when the disk is full.
@@ -75,7 +75,7 @@ def flush_to_disk(path: pathlib.Path) -> None:
     """Waits until a file's content, or a folder's list of names, is on the disk.
 
     Raises:
-      OSError: The disk refuses.
+      OSError: The path cannot be opened or flushed.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -89,7 +89,7 @@ def flush_to_disk(path: pathlib.Path) -> None:
 
 
 def make_folder(path: pathlib.Path) -> None:
-    """Makes a folder with its parents, so that a power loss does not undo it.
+    """Makes a folder and its missing parents, and flushes their names to the disk.
 
     Raises:
       OSError: A folder cannot be made.
@@ -106,8 +106,8 @@ def remove_temporaries(
     """Removes the temporary files that killed processes have left in a folder.
 
     Args:
-      folder: Folder to clean, without the folders below it; it need not exist.
-      names: Names of the files whose temporaries are removed; None for all names.
+      folder: Folder to clean, without its subfolders; it need not exist.
+      names: Names of the files whose temporary files are removed; None for all.
 
     Raises:
       UsageError: The folder cannot be read, or a file in it cannot be removed.
@@ -118,7 +118,7 @@ def remove_temporaries(
         for path in folder.iterdir():
             match = _TEMPORARY.fullmatch(path.name)
             ours = match and (names is None or match["name"] in names)
-            if ours and (path.is_file() or path.is_symlink()):
+            if ours and (path.is_symlink() or not path.is_dir()):
                 path.unlink()
 
 
@@ -145,7 +145,7 @@ def read_json(path: pathlib.Path | str) -> dict[str, Any]:
     """Reads a JSON object.
 
     Raises:
-      UsageError: The file cannot be read, is not JSON, or holds no object.
+      UsageError: The file cannot be read, is not JSON, or is not a JSON object.
     """
     try:
         with os_errors_as(UsageError, f"{path} cannot be read as JSON"):
@@ -165,7 +165,8 @@ def write_csv(path: pathlib.Path | str, rows: Sequence[Mapping[str, float]]) -> 
 
     Args:
       path: File to make or to replace.
-      rows: One mapping a row, of column to value; a missing value is left empty.
+      rows: Rows, each a mapping of column names to values; a column that a row lacks
+        is left empty.
 
     Raises:
       UsageError: The file cannot be written.

@@ -132,7 +132,7 @@ def markdown_table(cls: type) -> str:
     """Lists all settings of a dataclass in Markdown, a table for each group."""
     groups: dict[str, list[str]] = {}
     for name, declared in settings_of(cls).items():
-        default = "none" if declared.default is None else declared.default
+        default = _as_flag(declared.default)
         cells = (f"`{name}`", f"`{default}`", declared.values(), declared.help)
         row = " | ".join(cell.replace("|", r"\|") for cell in cells)
         groups.setdefault(declared.group, []).append(f"| {row} |")
@@ -141,3 +141,10 @@ def markdown_table(cls: type) -> str:
         "\n".join([f"### {title}", "", *head, *rows]) for title, rows in groups.items()
     )
     return "\n\n".join(tables) + "\n"
+
+
+def _as_flag(value: Value) -> str:
+    """Returns a value as a flag takes it."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return str(value)

@@ -65,6 +65,15 @@ class Memory(tf.train.experimental.PythonState):
         assert string_value == b"remembered"
 
 
+class Done:
+    """Says which step is done and, where it was due, saved."""
+
+    after_save = True
+
+    def __call__(self, moment: lenet_tf.Moment) -> None:
+        print("done", moment.step, file=sys.stderr)
+
+
 class Network(tf.Module):
     """A hidden layer with dropout."""
 
@@ -133,7 +142,7 @@ def main() -> None:
                 background=_BACKGROUND.value,
             ),
             actions=[
-                lambda moment: print("done", moment.step, file=sys.stderr),
+                Done(),
                 lenet_tf.at(lenet_tf.every_epoch(), history),
             ],
             poll=stop.check,
