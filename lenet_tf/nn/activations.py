@@ -3,8 +3,8 @@
     activation = ACTIVATIONS.get("tanh")
     maps = activation(conv(images))
 
-An activation must not decrease: `conv_pool` takes a maximum before it where that is
-faster.
+Each must be a non-decreasing function: `conv_pool` computes max(x) before it, not after
+it, where that is faster.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ ACTIVATIONS: Registry[tf.Tensor] = Registry("activation", positional=1)
 
 @ACTIVATIONS.register("tanh")
 def tanh(x: tf.Tensor) -> tf.Tensor:
-    """Computes the hyperbolic tangent, the activation of the paper (appendix A)."""
+    """Computes the hyperbolic tangent.
+
+    LeCun et al., 1998, appendix A, scale it: 1.7159 tanh(2/3 x).
+    """
     return tf.tanh(x)
 
 

@@ -1,11 +1,11 @@
-"""Batch normalization by the moments of the global batch, without padding.
+"""Batch normalization by mean and variance of the global batch, without padding.
 
     self.norm = BatchNorm(6)
     maps = self.norm(maps, batch, training)       # [B, H, W, 6] -> [B, H, W, 6]
 
-The moments are those of the real examples of the whole batch, over all replicas, and
+Mean and variance are over the examples of all replicas that have a weight above 0, and
 the gradient goes through them. So the weights and the moving averages do not depend on
-the number of replicas, nor on how much padding there is.
+the number of replicas or the amount of padding.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _WEIGHT = "weight"
 class BatchNorm(tf.Module):
     """Normalizes each channel over the examples of the global batch.
 
-    y = gamma * (x - mean) / sqrt(variance + epsilon) + beta, with the moments of the
-    batch in training, and their moving averages otherwise.
+    y = gamma * (x - mean) / sqrt(variance + epsilon) + beta, with mean and variance of
+    the batch in training, and their moving averages otherwise.
 
     Source: Ioffe and Szegedy, "Batch normalization", ICML 2015, algorithms 1 and 2. As
     in Keras, the moving variance is that of the batch, not the unbiased one.
@@ -36,10 +36,10 @@ class BatchNorm(tf.Module):
       name: Name of the module and prefix of its variables' names.
 
     Attributes:
-      gamma: float32 [channels], trained, from 1.
-      beta: float32 [channels], trained, from 0.
-      moving_mean: float32 [channels], from 0.
-      moving_variance: float32 [channels], from 1.
+      gamma: Scale, float32 [channels], trained, initially 1.
+      beta: Offset, float32 [channels], trained, initially 0.
+      moving_mean: float32 [channels], not trained, initially 0.
+      moving_variance: float32 [channels], not trained, initially 1.
 
     Raises:
       UsageError: An argument is out of its range.
@@ -70,12 +70,12 @@ class BatchNorm(tf.Module):
         """Normalizes, and in training updates the moving averages.
 
         Args:
-          x: float [B, ..., channels].
-          batch: The batch; its `weight` [B] is 0 for examples that do not count.
-          training: Whether to normalize by this batch's moments.
+          x: Features, float [B, ..., channels].
+          batch: Batch that x is from; its `weight` [B] is 0 for padding.
+          training: Whether to normalize by mean and variance of this batch.
 
         Returns:
-          x's shape and dtype.
+          Tensor of x's shape and dtype.
 
         Raises:
           UsageError: The batch has no `weight`, or x has another number of channels.
@@ -111,7 +111,7 @@ class BatchNorm(tf.Module):
             [tf.reduce_sum(real), tf.reduce_sum(x * real, axes)]
         )
         mean = tf.math.divide_no_nan(total, count)
-        # A second pass: the difference of two large sums would lose the variance.
+        # A second pass, as mean(x^2) - mean(x)^2 would lose precision.
         (total,) = all_reduce_sum([tf.reduce_sum(real * (x - mean) ** 2, axes)])
         variance = tf.math.divide_no_nan(total, count)
         for moving, value in (
@@ -124,7 +124,7 @@ class BatchNorm(tf.Module):
 
 
 def _state(value: tf.Tensor, name: str) -> tf.Variable:
-    # The rule says that copies are alike; each replica assigns the same numbers to its.
+    # The aggregation says that all copies are equal: every replica assigns the same.
     return tf.Variable(
         value,
         trainable=False,

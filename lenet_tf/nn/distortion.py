@@ -1,4 +1,4 @@
-"""Random distortions of images, each example's own, in the graph.
+"""Random distortions of images in the graph, drawn for each example by itself.
 
     distort = Distortion(shift=2, rotate=10, scale=0.1)
     images = distort(batch, images)       # float32 [B, H, W, C] -> the same shape
@@ -37,8 +37,8 @@ LARGEST_AMOUNTS = {
 class Distortion:
     """A random affine map and a random elastic one, with bilinear interpolation.
 
-    Each amount is the largest in either direction; draws are uniform between the two.
-    What comes from outside the image is 0.
+    Each amount is the largest in either direction; draws are uniform between the two,
+    for `scale` in the logarithm. Pixels from outside of the image are 0.
 
     Elastic distortions for digits: Simard, Steinkraus and Platt, "Best practices for
     convolutional neural networks", ICDAR 2003. Here the points of a coarse grid move,
@@ -46,15 +46,15 @@ class Distortion:
     "Nonrigid registration using free-form deformations", 1999, equation 1.
 
     Attributes:
-      shift: Shift in each axis, in pixels; at most half of the image.
+      shift: Shift in each axis, in pixels; at most half the image's shorter side.
       rotate: Rotation in degrees, at most 180.
       scale: Enlargement or reduction in each axis, at most 4; 0.1 is up to 1.1 times
         the size, or down to 1 / 1.1.
       shear: Shear in degrees, at most 60.
       elastic: Motion of the grid points in each axis, in pixels; at most half of the
-        image.
-      xla: Whether XLA compiles the distortion. It lacks TensorFlow's projective
-        transform, so gathers do the same.
+        image's shorter side.
+      xla: Whether XLA compiles the distortion. XLA lacks TensorFlow's projective
+        transform, so tf.gather is used in its place.
 
     Raises:
       UsageError: An amount is out of its range.
@@ -82,13 +82,13 @@ class Distortion:
 
         Args:
           batch: Batch with `position` and `seed`, as the trainer gives it.
-          images: float32 [B, H, W, C].
+          images: Images, float32 [B, H, W, C].
 
         Returns:
           float32 [B, H, W, C].
 
         Raises:
-          UsageError: `shift` or `elastic` is more than half of the image.
+          UsageError: `shift` or `elastic` is above half of the image's shorter side.
         """
         if self.is_identity():
             return images
@@ -120,7 +120,7 @@ class Distortion:
     def _affine(
         self, batch: Mapping[str, tf.Tensor], height: int, width: int
     ) -> tf.Tensor:
-        """Draws maps from a pixel (x, y) to the place its value is from, [B, 6]."""
+        """Draws affine maps from a pixel (x, y) to where its value is from, [B, 6]."""
         draw = tf.transpose(2 * uniform(batch, [6], salt=SALT) - 1)
         angle, slant = (
             draw[i] * math.radians(largest)
@@ -138,7 +138,7 @@ class Distortion:
 
 
 def _splines(height: int, width: int) -> tf.Tensor:
-    """Returns the grid points' weights in each pixel, [GRID * GRID, height * width]."""
+    """Returns each grid point's weight at each pixel, [GRID * GRID, height * width]."""
 
     def weights(size: int) -> np.ndarray:
         # The first and the last point lie outside of the image.
@@ -155,7 +155,7 @@ def _splines(height: int, width: int) -> tf.Tensor:
 def _sample(images: tf.Tensor, where: tf.Tensor) -> tf.Tensor:
     """Interpolates images [B, H, W, C] at the places (x, y) of [B, 2, H * W]."""
     _, height, width, channels = images.shape
-    # Places outside are moved to a border of zeros.
+    # Places outside of the image are moved to its border of zeros.
     padded = tf.reshape(
         tf.pad(images, [[0, 0], [1, 2], [1, 2], [0, 0]]), [-1, channels]
     )

@@ -1,17 +1,17 @@
-"""Fast forms of operations, each held to its plain form by a test.
+"""Fast forms of operations, each tested against its plain form.
 
     maps = fast_ops.conv2d(x, w)          # as tf.nn.conv2d, VALID, stride 1
     pooled = fast_ops.conv_pool(x, w, b, tf.tanh, "average")
-    with fast_ops.plain_forms():          # the same results by TensorFlow's own
+    with fast_ops.plain_forms():          # the same by TensorFlow's own operations
         ...
 
-A fast form has the same parameters and gives the same result, but for the order in
-which floats are summed. Where none applies (odd sizes, other kernels, a GPU) the plain
-form is taken. The choice is made when the graph is traced.
+A fast form has the same parameters and gives the same result, except that floats may be
+summed in another order. Where none applies (odd sizes, other kernels, a GPU) the plain
+form is used. The choice is made when the graph is traced.
 
-They are fast because a processor multiplies vectors of 16 numbers. TensorFlow fills
-them with the channels of one pixel, of which there are 1 and 6 in LeNet-5, so most of
-a vector is idle. The fast forms fill them with the examples of the batch.
+They are fast because a processor multiplies vectors of 16 numbers. TensorFlow fills a
+vector with the channels of one pixel, of which there are 1 and 6 in LeNet-5, so most of
+it is idle. The fast forms fill it with examples of the batch.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 
 _VECTOR = 16  # float32 numbers in a register of AVX-512
-_PART = 64  # number of images whose maps fit a core's cache
+_PART = 64  # number of images whose feature maps fit into a core's cache
 
-# Global rather than of a thread: a strategy traces its replicas in threads of its own.
+# Global, not thread-local: a strategy traces its replicas in threads of its own.
 _fast = True
 
 
 def fast() -> bool:
-    """Returns whether fast forms are taken where they apply."""
+    """Returns whether fast forms are used where they apply."""
     return _fast and not tf.config.get_visible_devices("GPU")
 
 
 @contextlib.contextmanager
 def plain_forms() -> Iterator[None]:
-    """Takes plain forms only, in all that is traced or run while the context lasts.
+    """Uses plain forms only, in all that is traced or run within the context.
 
     For converters that know TensorFlow's usual operations only, such as TFLite's.
     """
@@ -54,8 +54,8 @@ def _with_gradient(function: _Differentiable) -> Callable[..., tf.Tensor]:
     """Decorates a function as `tf.custom_gradient` does, but lets graphs be freed.
 
     Each time a graph calls a function with a custom gradient, TensorFlow registers the
-    gradient for ever, and keeps the graph with it: 6 MiB for each trainer. So graphs
-    call a tf.function, which is traced once for all of them, and inlined when they run.
+    gradient for ever, and keeps the graph in memory with it: 6 MiB for each trainer. So
+    graphs call a tf.function, which is traced once for all and inlined when they run.
     """
     differentiable = tf.custom_gradient(function)
     traced = tf.function(differentiable, autograph=False)
@@ -69,8 +69,8 @@ def _with_gradient(function: _Differentiable) -> Callable[..., tf.Tensor]:
 def conv2d(x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
     """Convolves with stride 1 and no padding.
 
-    Fast forms: With a kernel as large as its input, it is a matrix product. With an
-    input of few channels, the gradient of the input is computed with batch and channels
+    Fast forms: With a kernel as large as the input, it is a matrix product. With few
+    input channels, the gradient by the input is computed with batch and channels
     exchanged.
 
     Args:
@@ -98,12 +98,11 @@ def conv_pool(
     activation: Callable[[tf.Tensor], tf.Tensor],
     pool: str,
 ) -> tf.Tensor:
-    """Convolves, activates, and pools windows of 2x2 pixels.
+    """Convolves, adds the bias, applies the activation, and pools 2x2 windows.
 
-    Fast forms: Images of one channel are laid side by side as the channels of one
-    image, and each is convolved by itself. A maximum is taken before bias and
-    activation, which do not change the order of values, so that these are computed for
-    a quarter of the values only.
+    Fast forms: Images of one channel become the channels of one image, and each is
+    convolved by itself. A maximum is taken before bias and activation, which do not
+    change the order of values, so that these are computed for a quarter of them only.
 
     Args:
       x: float [B, H, W, in].
@@ -156,7 +155,7 @@ def _conv_pool_batch_last(
 def _conv2d_batch_last(
     x: tf.Tensor, w: tf.Tensor
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]:
-    """Convolves images of one channel that are laid out as channels.
+    """Convolves a batch of one-channel images that are the channels of one image.
 
     It is a depthwise convolution, and so is the gradient of its kernel.
 
@@ -195,7 +194,7 @@ def _window_max(
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
     """Takes the maximum of windows of 2x2: [1, H, W, C] becomes [1, H / 2, W / 2, C].
 
-    The gradient goes to the pixel of the maximum; of several, to the first, row by row.
+    The gradient goes to the pixel of the maximum, in a tie to the first in row order.
     """
     _, height, width, _ = maps.shape
     channels = tf.shape(maps)[3]

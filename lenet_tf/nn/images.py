@@ -1,4 +1,4 @@
-"""Images as a network of 32x32 pixels takes them.
+"""Prepares images for a network that takes 32x32 pixels.
 
 images = standardize(batch["image"])  # uint8 [B, 28, 28, 1] -> float32 [B, 32, 32, 1]
 """
@@ -16,8 +16,8 @@ def scale_pixels(images: tf.Tensor) -> tf.Tensor:
     """Scales pixels to [0, 1].
 
     Args:
-      images: uint8 (0 to 255), uint16 (0 to 65,535), or float, which keeps its values;
-        any shape.
+      images: Images of any shape: uint8 (0 to 255), uint16 (0 to 65,535), or float,
+        whose values are not changed.
 
     Returns:
       float32 of the same shape.
@@ -41,14 +41,14 @@ def standardize(images: tf.Tensor) -> tf.Tensor:
     """Scales pixels to [0, 1], and pads with zeros to 32x32, the image in the centre.
 
     Args:
-      images: uint8, uint16 or float, as in `scale_pixels`; [B, H, W, C] with H and W up
-        to 32. An odd row or column of padding goes to the lower right.
+      images: Images [B, H, W, C], uint8, uint16 or float as in `scale_pixels`, with H
+        and W up to 32. An odd row or column of padding goes to the bottom or right.
 
     Returns:
       float32 [B, 32, 32, C].
 
     Raises:
-      UsageError: The images are larger, or of another dtype.
+      UsageError: The images are larger than 32x32, or of another dtype.
     """
     images = scale_pixels(images)
     height, width = images.shape[1], images.shape[2]
@@ -60,7 +60,7 @@ def standardize(images: tf.Tensor) -> tf.Tensor:
 
 
 def _centred(images: tf.Tensor, axis: int) -> tf.Tensor:
-    """Pads an axis to IMAGE_SIZE; on a CPU, joining zeros is faster than tf.pad."""
+    """Pads an axis to IMAGE_SIZE; on a CPU, tf.concat is faster than tf.pad."""
     missing = IMAGE_SIZE - images.shape[axis]
     if not missing:
         return images

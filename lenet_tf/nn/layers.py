@@ -1,11 +1,11 @@
-"""Layers as `tf.Module`s with their variables in plain sight.
+"""Layers: `tf.Module`s with their variables as attributes.
 
     conv = Conv2D(5, channels=1, filters=6, seed=(0, 1))
     maps = tf.tanh(conv(images))          # [B, 32, 32, 1] -> [B, 28, 28, 6]
     conv.w, conv.b                        # [5, 5, 1, 6] (HWIO), [6]
 
-Initial weights are a pure function of the seed (stateless random numbers), so a model
-built twice, or on another number of devices, starts from the same numbers.
+Initial weights depend only on the seed (stateless random numbers), so a model built
+twice, or on another number of devices, starts from the same weights.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def glorot_uniform(shape: Sequence[int], seed: Seed) -> tf.Tensor:
     feedforward neural networks", AISTATS 2010, equation 16.
 
     Args:
-      shape: Shape [in, out] of a matrix, or [height, width, in, out] of a kernel, whose
-        fans count its receptive field.
-      seed: Two integers; equal seeds give equal weights.
+      shape: Shape [in, out] of a matrix, or [height, width, in, out] of a kernel, where
+        fan_in is height * width * in, and fan_out height * width * out.
+      seed: Seed of two integers; equal seeds give equal weights.
 
     Returns:
       float32 tensor of that shape.
@@ -75,13 +75,13 @@ class Conv2D(tf.Module):
         self.b = tf.Variable(tf.zeros([filters]), name=f"{name}/b")
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        """Convolves maps [B, H, W, channels], in their dtype."""
+        """Convolves float maps [B, H, W, channels]; the arithmetic has their dtype."""
         maps = fast_ops.conv2d(x, tf.cast(self.w, x.dtype))
         return tf.nn.bias_add(maps, tf.cast(self.b, x.dtype))
 
 
 class Dense(tf.Module):
-    """Affine map of features: [B, inputs] becomes [B, outputs].
+    """Fully connected layer: features [B, inputs] become [B, outputs].
 
     Args:
       inputs: Number of features of the input.
@@ -109,19 +109,20 @@ class Dense(tf.Module):
         self.b = tf.Variable(tf.zeros([outputs]), name=f"{name}/b")
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        """Maps features [B, inputs], in their dtype."""
+        """Maps float features [B, inputs]; the arithmetic has their dtype."""
         product = tf.matmul(x, tf.cast(self.w, x.dtype))
         return tf.nn.bias_add(product, tf.cast(self.b, x.dtype))
 
 
 class Subsample(tf.Module):
-    """Halves height and width over windows of 2x2 pixels.
+    """Halves height and width by pooling windows of 2x2 pixels.
 
     Maps of [B, H, W, C] become [B, H / 2, W / 2, C]; an odd last row or column is left
     out.
 
     Args:
-      kind: "average_sigmoid" (the mean, then a sigmoid), "average" or "max".
+      kind: Kind of pooling: "average_sigmoid" (the mean, then a sigmoid), "average" or
+        "max".
       name: Name of the layer.
     """
 
@@ -138,5 +139,5 @@ class Subsample(tf.Module):
         return self.after_pooling(pooling(x, 2, 2, "VALID"))
 
     def after_pooling(self, pooled: tf.Tensor) -> tf.Tensor:
-        """Does what follows the mean or maximum: the sigmoid, or nothing."""
+        """Applies what follows the mean or maximum: the sigmoid, or nothing."""
         return tf.sigmoid(pooled) if self.kind == "average_sigmoid" else pooled

@@ -28,12 +28,12 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
 class Convolution(tf.Module):
-    """A receptive field of 5x5 pixels, then the activation.
+    """Convolution with a receptive field of 5x5 pixels, then the activation.
 
     Maps of [B, H, W, channels] become [B, H - 4, W - 4, filters].
 
     Args:
-      kernel: "5x5" for one kernel, or "two_3x3" for two kernels of 3x3 with an
+      kernel: Kind of kernel: "5x5", or "two_3x3" for two kernels of 3x3 with an
         activation between them.
       activation: Element-wise, non-decreasing function.
       channels: Number of channels of the input.
@@ -41,8 +41,8 @@ class Convolution(tf.Module):
       seed: Seed of the initial kernels.
       name: Name of the layer, and prefix of its variables' names.
       undo_sigmoid: Whether the layer starts as if there were no sigmoid before it. Near
-        0 a sigmoid is 1/2 + x/4, so the kernel is Glorot's times 4, and the bias takes
-        the sum of the halves away.
+        0 a sigmoid is 1/2 + x/4, so the first kernel is Glorot's times 4, and its bias
+        subtracts the sum of the halves.
     """
 
     def __init__(
@@ -71,14 +71,14 @@ class Convolution(tf.Module):
             first.b.assign(-tf.reduce_sum(first.w, axis=[0, 1, 2]) / 2)
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        """Convolves maps [B, H, W, channels], and activates."""
+        """Convolves float maps [B, H, W, channels], and applies the activation."""
         for conv in self.convs:
             x = self.activation(conv(x))
         return x
 
     def subsampled(self, x: tf.Tensor, subsample: Subsample) -> tf.Tensor:
-        """Computes `subsample(self(x))`, where it can in a faster joint form."""
-        # A subclass may do something else in its call, so it is called.
+        """Computes `subsample(self(x))`, by a faster joint operation if possible."""
+        # A subclass may have another __call__, which the joint form would leave out.
         joint = type(self) is Convolution and type(subsample) is Subsample
         if not joint or not fast_ops.fast():
             return subsample(self(x))
@@ -98,21 +98,25 @@ class LeNet5(tf.Module):
     """LeNet-5 with 61,706 parameters in 10 variables at the defaults.
 
     Args:
-      num_classes: Number of logits.
+      num_classes: Number of classes, and so of logits.
       channels: Number of channels of the input images.
-      activation: Name in `ACTIVATIONS` of the function after every layer but the last:
-        "tanh", "relu" or "leaky_relu".
-      subsampling: "average_sigmoid" (mean of 2x2, then a sigmoid), "average" or "max".
-      kernel: "5x5", or "two_3x3" for two stacked 3x3 kernels in each convolution.
-      initial: "glorot", or "undo_sigmoid", where C3 and C5 start as if there were no
-        sigmoid before them, and the model trains in fewer epochs (see `Convolution`).
+      activation: Name in `ACTIVATIONS` of the function after C1, C3, C5 and F6: "tanh",
+        "relu" or "leaky_relu".
+      subsampling: Kind of pooling of 2x2 windows: "average_sigmoid" (the mean, then a
+        sigmoid), "average" or "max".
+      kernel: Kind of kernel of each convolution: "5x5", or "two_3x3" for two of 3x3 in
+        turn.
+      initial: Kind of initial weights: "glorot", or "undo_sigmoid", where C3 and C5
+        start as if there were no sigmoid before them, so that the model trains in fewer
+        epochs (see `Convolution`).
       dropout: Share of F6's outputs that is set to zero in training, in [0, 1).
-      precision: "float32", or "mixed_bfloat16" or "mixed_float16" for arithmetic in
-        these dtypes; variables and logits are float32 all the same.
-      seed: Integer that the initial weights are a pure function of.
+      precision: Precision of the arithmetic: "float32", "mixed_bfloat16" or
+        "mixed_float16"; variables and logits are float32 with each.
+      seed: Seed of the initial weights.
 
     Raises:
-      UsageError: An option is not one of those listed, or a number out of range.
+      UsageError: An option is not one of those listed, a number is out of range, or
+        `initial` does not fit `subsampling`.
     """
 
     def __init__(
@@ -175,8 +179,8 @@ class LeNet5(tf.Module):
         """Computes the logits.
 
         Args:
-          images: float32 [B, 32, 32, channels] in [0, 1].
-          training: Whether to drop out.
+          images: Images, float32 [B, 32, 32, channels] in [0, 1].
+          training: Whether to apply dropout.
           batch: Batch that the images are from, with `position` and `seed`; dropout
             needs it, and nothing else does.
 
@@ -211,7 +215,7 @@ class LeNet5(tf.Module):
         """Computes the probabilities of the classes.
 
         Args:
-          images: float32 [B, 32, 32, channels] in [0, 1].
+          images: Images, float32 [B, 32, 32, channels] in [0, 1].
 
         Returns:
           float32 [B, num_classes], the softmax of the logits.

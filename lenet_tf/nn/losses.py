@@ -3,8 +3,9 @@
     values = classification(model, {"image": images, "label": labels}, training=True)
     values["loss"], values["accuracy"]    # [B] each
 
-A custom experiment is one function of this form: it returns a dict of [B] values with
-`loss` among them; the training loop weights, averages, differentiates and accumulates.
+A custom experiment is one function of this form, `Forward`: it returns a dict of [B]
+values, `loss` among them. The trainer weights and averages them, and differentiates
+the loss.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import tensorflow as tf
 from lenet_tf.nn.distortion import Distortion
 from lenet_tf.nn.images import scale_pixels, standardize
 
-# From the model, the batch, and whether it is for training, to per-example values.
+# (model, batch, training) -> per-example values.
 Forward = Callable[[tf.Module, Mapping[str, tf.Tensor], bool], Mapping[str, tf.Tensor]]
 
 
@@ -27,10 +28,10 @@ def softmax_cross_entropy(
     """Computes -log softmax(logits)[label], in nats.
 
     Args:
-      logits: float [B, C].
-      labels: integer [B], each in [0, C).
-      smoothing: Share of the target that is spread evenly over all classes, in [0, 1).
-        (Szegedy et al., "Rethinking the Inception architecture", CVPR 2016, section 7.)
+      logits: Logits, float [B, C].
+      labels: Labels, integer [B], each in [0, C).
+      smoothing: Share of the target that is spread evenly over all classes, in [0, 1):
+        Szegedy et al., "Rethinking the Inception architecture", CVPR 2016, section 7.
 
     Returns:
       float [B].
@@ -63,7 +64,7 @@ def classification(
 
 
 def distorted_classification(distortion: Distortion, smoothing: float = 0.0) -> Forward:
-    """Makes a forward function as `classification`, with more done in training.
+    """Makes a `classification` that distorts images and smooths labels in training.
 
     Args:
       distortion: Random distortion of the training images.
@@ -100,8 +101,8 @@ def correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Compares predictions with labels.
 
     Args:
-      logits: float [B, C].
-      labels: integer [B].
+      logits: Logits, float [B, C].
+      labels: Labels, integer [B].
 
     Returns:
       float32 [B], 1.0 where the largest logit is that of the label, else 0.0.
@@ -114,12 +115,12 @@ def confusion(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Marks the cell of the confusion matrix that each example belongs to.
 
     Args:
-      logits: float [B, C].
-      labels: integer [B].
+      logits: Logits, float [B, C].
+      labels: Labels, integer [B].
 
     Returns:
-      float32 [B, C, C], 1 at [label, predicted class]. Their sum over a dataset, which
-      `Trainer.evaluate` returns, is the confusion matrix.
+      float32 [B, C, C], 1 at [label, predicted class] of each example, else 0. The sum
+      over the examples, which `Trainer.evaluate` returns, is the confusion matrix.
     """
     classes = logits.shape[1]
     predicted = tf.one_hot(tf.argmax(logits, axis=-1), classes)

@@ -2,8 +2,8 @@
 
     noise = uniform(batch, [84], salt=1)      # [B, 84] in [0, 1)
 
-No generator keeps a state, so a run that is killed and resumed, or spread over other
-replicas, meets the same numbers. The trainer adds to each batch what keys them:
+No generator keeps a state, so a run that is resumed, or has another number of replicas,
+draws the same numbers. The trainer adds to each batch what they are computed from:
 `position` int32 [B], the place of each example in the global batch, and `seed` int64
 [2], the run's seed and the step.
 """
@@ -19,8 +19,8 @@ from lenet_tf.errors import UsageError
 POSITION = "position"
 SEED = "seed"
 
-# Its numbers count along the flat tensor, which `uniform` relies on, and it is the one
-# that TensorFlow takes by itself on CPUs and GPUs.
+# With one seed, each number depends on its index in the flat tensor only, which
+# `uniform` relies on. It is also TensorFlow's default on CPUs and GPUs.
 _GENERATOR = "philox"
 
 
@@ -32,8 +32,8 @@ def uniform(
     Args:
       batch: Batch with `position` and `seed`, as the trainer gives it.
       shape: Shape of one example's numbers.
-      salt: Integer of your choice, a different one for each call in a step: two calls
-        with the same salt draw the same numbers.
+      salt: Integer of your choice, different for each call in a step: two calls with
+        the same salt draw the same numbers.
 
     Returns:
       float32 [B, *shape].
@@ -48,8 +48,8 @@ def uniform(
                 f"the batch that the trainer gives to forward, or add {name!r}, {form}"
             )
     seed = tf.random.experimental.stateless_fold_in(batch[SEED], salt, alg=_GENERATOR)
-    # The rows of a shorter table are the first rows of a longer one, so each replica
-    # finds its rows of the global batch.
+    # A shorter table equals the first rows of a longer one. So each replica draws only
+    # up to its last row, and gets its rows of the global batch's table.
     rows = tf.reduce_max(batch[POSITION]) + 1
     table = tf.random.stateless_uniform([rows, *shape], seed, alg=_GENERATOR)
     return tf.ensure_shape(
@@ -69,7 +69,7 @@ def dropout(
       batch: Batch with `position` and `seed`, as the trainer gives it.
       x: Features, float [B, ...].
       rate: Probability, in [0, 1).
-      salt: Integer of your choice, a different one for each call in a step.
+      salt: Integer of your choice, different for each call in a step; see `uniform`.
 
     Returns:
       Tensor of x's shape and dtype.

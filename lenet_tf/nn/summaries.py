@@ -2,7 +2,7 @@
 
     print(summary(LeNet5(), [32, 32, 1]))
 
-The layers are listed in the order in which the model calls them, which is seen by
+The layers are listed in the order in which the model calls them, which is found out by
 calling it once on zeros.
 """
 
@@ -23,8 +23,8 @@ def summary(model: tf.Module, input_shape: Sequence[int]) -> str:
     """Tabulates a model as Keras's `model.summary()` does.
 
     Args:
-      model: Callable `tf.Module`. Its layers are the callable modules that are its
-        attributes, or in lists and dicts that are.
+      model: Callable `tf.Module`. Its layers are the callable modules among its
+        attributes, and in lists and dicts among them.
       input_shape: Shape of one example, without the batch axis, as in [32, 32, 1].
 
     Returns:
@@ -62,10 +62,10 @@ def summary(model: tf.Module, input_shape: Sequence[int]) -> str:
 
 @contextlib.contextmanager
 def _reporting(layer: tf.Module, report: Report) -> Iterator[None]:
-    """Reports each call of a layer, its class's name and its output.
+    """Calls `report` with a layer, its class's name and its output at each call.
 
-    Python looks `__call__` up in the class, so while the context lasts this one layer
-    is of a subclass of its own; other instances of its class are left alone.
+    Python looks `__call__` up in the class, so within the context this layer has a
+    subclass of its own; other instances of its class are left alone.
     """
     kind = type(layer)
 

@@ -60,7 +60,7 @@ def adam_update(
 
 @OPTIMIZERS.register("adam")
 class Adam(Optimizer):
-    """Adam: `adam_update`.
+    """Adam; see `adam_update`.
 
     Args:
       learning_rate: Learning rate; see `Optimizer`.
@@ -97,7 +97,7 @@ class Adam(Optimizer):
     ) -> None:
         """See `Optimizer.apply`."""
         rate = self.rate(step)
-        # Each dtype's own: in float64 the powers of float32 would be felt.
+        # One for each dtype: float32 powers are too inexact for float64 variables.
         times = {m.dtype: tf.cast(step + 1, m.dtype) for m in self.slots["m"]}
         powers = {d: (self.beta_1**t, self.beta_2**t) for d, t in times.items()}
         for gradient, variable, m, v in zip(
@@ -137,10 +137,10 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay: w <- w - rate * decay * w, before Adam's step.
 
-    Matrices and kernels decay; biases, of one axis, do not.
+    Variables of two or more axes (matrices, kernels) decay; biases do not.
 
     Source: Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019,
-    algorithm 2.
+    algorithm 2, with the decay multiplied by the learning rate, as in Keras.
 
     Args:
       learning_rate: Learning rate; see `Optimizer`.

@@ -22,13 +22,14 @@ from lenet_tf.parallel.collectives import local_assign_add
 
 
 class Average(tf.Module):
-    """Moving averages of variables, one beside each.
+    """Moving averages of variables, one for each.
 
     Args:
       variables: Variables of a model. The averages have their dtypes, but float32 for
-        bfloat16 and float16, in which an average would soon stand still.
+        bfloat16 and float16, in which small changes would be rounded away.
       decay: Share of the average that a step keeps, in (0, 1). The first steps keep
-        less, (1 + step) / (10 + step), so that the initial weights are forgotten.
+        less, (1 + step) / (10 + step), so that the initial weights are forgotten, as
+        in `tf.train.ExponentialMovingAverage`.
 
     Raises:
       UsageError: `decay` is not in (0, 1).
@@ -64,7 +65,7 @@ class Average(tf.Module):
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Gives the model the averaged weights while the context lasts."""
+        """Gives the model the averaged weights within the context."""
         weights = [variable.numpy() for variable in self._variables]
         self.assign_to_model()
         try:
@@ -74,6 +75,6 @@ class Average(tf.Module):
                 variable.assign(weight)
 
     def assign_to_model(self) -> None:
-        """Gives the model the averaged weights for good."""
+        """Replaces the model's weights by the averaged ones."""
         for variable, average in zip(self._variables, self.averages, strict=True):
             variable.assign(average.numpy().astype(variable.dtype.as_numpy_dtype))

@@ -1,4 +1,4 @@
-"""Limits on a gradient.
+"""Gradient clipping.
 
 gradient = clip_by_norm(gradient, 1.0)
 """
@@ -9,10 +9,10 @@ import tensorflow as tf
 
 
 def clip_by_norm(gradient: tf.Tensor, clip_norm: float) -> tf.Tensor:
-    """Scales a whole gradient, as one vector, to a norm of at most `clip_norm`.
+    """Scales a gradient, taken as one vector, to a norm of at most `clip_norm`.
 
-    A gradient with an entry that is NaN or infinite is returned as it is, so that only
-    the variables that were hit show it.
+    A gradient with a NaN or infinite entry is returned as it is: scaling would make all
+    other entries NaN too.
 
     Source: Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural
     networks", ICML 2013, algorithm 1.
@@ -31,8 +31,8 @@ def clip_by_norm(gradient: tf.Tensor, clip_norm: float) -> tf.Tensor:
         return gradient * tf.where(tf.math.is_finite(norm), scale, 1.0)
 
     def clipped_in_two_steps() -> tf.Tensor:
-        # The squares overflow where the entries need not: with the largest at 1, they
-        # do not either.
+        # The sum of squares has overflowed, though perhaps no entry has: divide by the
+        # largest entry first.
         largest = tf.reduce_max(tf.abs(gradient))
         scaled = gradient / largest
         scaled = scaled * (clip_norm / tf.norm(scaled))

@@ -4,9 +4,9 @@
     gradients = tape.gradient(loss * scale.value(), variables)    # then divided by it
     going = scale.guard(loss_is_finite, gradient_is_finite, update)
 
-Small gradients vanish in float16, so the loss is scaled up as far as the gradients do
-not overflow. Source: Micikevicius et al., "Mixed precision training", ICLR 2018,
-section 3.2, with a factor that is adapted in training.
+Small gradients vanish in float16, so the loss is multiplied by the largest factor that
+does not make the gradients overflow. Source: Micikevicius et al., "Mixed precision
+training", ICLR 2018, section 3.2, with a factor that is adapted in training.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ GROWTH_STEPS = 2000
 
 
 class LossScale(tf.Module):
-    """The factor, the same on every replica.
+    """The factor of the loss, the same on every replica.
 
     Args:
-      start: Factor of the first step.
+      start: Factor at the first step.
 
     Attributes:
       scale: Factor, float32 scalar; doubled after 2,000 steps without an overflow,
         halved by an overflow.
-      good_steps: Number of steps since the factor changed last, int64 scalar.
-      skipped: Number of steps that were skipped in the whole run, int64 scalar. What
-        counts updates, such as Adam, takes `step - skipped`.
+      good_steps: Number of steps since the factor last changed, int64 scalar.
+      skipped: Number of steps skipped in the whole run, int64 scalar. The number of
+        updates, which Adam needs, is `step - skipped`.
     """
 
     def __init__(self, start: float = 2.0**15) -> None:
@@ -54,9 +54,8 @@ class LossScale(tf.Module):
     ) -> tf.Tensor:
         """Calls `update` if loss and gradient are finite, and adapts the factor.
 
-        A loss that is not finite is no overflow of the gradient: no factor helps, so
-        the step is left out and the run ends. All arguments are the same on every
-        replica.
+        If the loss itself is not finite, no factor helps: the step is skipped, and the
+        run has to end. The two flags are the same on every replica.
 
         Args:
           loss_finite: Whether the loss is finite, bool scalar.
@@ -64,7 +63,8 @@ class LossScale(tf.Module):
           update: Function that updates the weights.
 
         Returns:
-          Whether the run can go on, bool scalar.
+          Whether the run can go on, bool scalar: the loss is finite, and the factor is
+          at least 1.
         """
         scale, good = self.scale.read_value(), self.good_steps.read_value() + 1
         skipped = self.skipped.read_value()

@@ -5,8 +5,8 @@
     optimizer.apply(gradients, model.trainable_variables, step)
 
 Each optimizer has a file of its own: the algorithm as a pure function in plain
-operations, headed by its source, and a class that keeps the slots and applies the same
-arithmetic through TensorFlow's fused kernels. The tests hold the two together.
+operations, with its source, and a class that keeps the slots and does the same, through
+TensorFlow's fused kernel if there is one. Tests check that both give the same numbers.
 """
 
 from __future__ import annotations
@@ -27,25 +27,26 @@ _SMALLEST, _LARGEST = np.finfo(np.float32).tiny, np.finfo(np.float32).max
 
 
 class Optimizer(tf.Module):
-    """Base of the optimizers.
+    """Base class of the optimizers.
 
-    A learning rate that an action shall change is a `tf.Variable`: every step reads it,
-    and checkpoints hold it.
+    To change the learning rate during training, for example in an action, make it a
+    `tf.Variable`: every step reads it, and checkpoints hold it.
 
         optimizer = SGD(tf.Variable(0.1))
         optimizer.learning_rate.assign(0.01)          # at any time
 
     Args:
-      learning_rate: A number above 0; or a `tf.Variable`, float scalar; or a schedule,
+      learning_rate: Number above 0; or a `tf.Variable`, float scalar; or a schedule,
         a function from the step (int64 scalar, from 0) to a float scalar.
       name: Name of the module.
 
     Attributes:
-      learning_rate: The argument. It cannot be replaced by another one.
+      learning_rate: As given. It cannot be replaced by another one.
       slots: Slot name -> one variable for each parameter, in the parameters' order.
 
     Raises:
-      UsageError: The learning rate is not above 0, or no number that float32 holds.
+      UsageError: The learning rate is not above 0, outside of float32's range, or a
+        variable that is not a float scalar.
     """
 
     slot_names: tuple[str, ...] = ()
@@ -58,7 +59,7 @@ class Optimizer(tf.Module):
         self.slots: dict[str, list[tf.Variable]] = {}
 
     def __setattr__(self, name: str, value: object) -> None:
-        # The graph was made with the first one and would go on with it, silently.
+        # The traced graph would silently go on with the first one.
         if name == "learning_rate" and "learning_rate" in vars(self):
             raise UsageError(
                 f"the learning_rate of {self.name} cannot be replaced: make the "
@@ -71,7 +72,7 @@ class Optimizer(tf.Module):
         """Makes the slots: zeros of the variables' shapes.
 
         They have the variables' dtypes, but float32 for bfloat16 and float16, in which
-        a running mean would soon stand still.
+        small changes of a running mean would be rounded away.
 
         Raises:
           UsageError: The slots were made before, or the schedule cannot be computed.
@@ -79,7 +80,7 @@ class Optimizer(tf.Module):
         if self.slots:
             raise UsageError(f"{self.name} has its slots already: make another one")
         if callable(self.learning_rate):
-            # A schedule's mistake is found here rather than in the first step.
+            # Finds mistakes in the schedule here, not in the first step.
             traced = tf.function(self.rate, autograph=False)
             traced.get_concrete_function(tf.TensorSpec([], tf.int64))
         self.slots = {

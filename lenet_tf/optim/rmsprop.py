@@ -1,4 +1,4 @@
-"""Gradient descent by the running root mean square of the gradient.
+"""RMSprop: gradient descent, divided by the gradient's running root mean square.
 
 optimizer = RMSprop(1e-3, rho=0.9)
 """
@@ -21,7 +21,9 @@ def rmsprop_update(
     rho: float = 0.9,
     epsilon: float = 1e-7,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """One step of RMSprop: s <- rho * s + (1 - rho) * g^2; w <- w - rate * g / sqrt(s).
+    """One step of RMSprop.
+
+    s <- rho * s + (1 - rho) * g^2; w <- w - rate * g / sqrt(s + epsilon).
 
     Source: Tieleman and Hinton, "Lecture 6.5: rmsprop", Coursera, 2012; epsilon is
     added under the root, as Keras does.
@@ -31,7 +33,7 @@ def rmsprop_update(
       mean_square: Mean square s before the step, of the parameter's shape.
       gradient: Gradient g, of the parameter's shape.
       learning_rate: Learning rate.
-      rho: Share of the mean square that is kept.
+      rho: Share of the mean square that a step keeps.
       epsilon: Constant that is added to the mean square.
 
     Returns:
@@ -44,7 +46,7 @@ def rmsprop_update(
 
 @OPTIMIZERS.register("rmsprop")
 class RMSprop(Optimizer):
-    """RMSprop: `rmsprop_update`.
+    """RMSprop; see `rmsprop_update`.
 
     Args:
       learning_rate: Learning rate; see `Optimizer`.

@@ -1,13 +1,13 @@
-"""Learning rates that change: plain callables from the step to the rate.
+"""Learning-rate schedules: functions from the step to the learning rate.
 
     optimizer = Adam(warmup_cosine(peak=6e-3, steps=10_000, warmup=1_000))
     schedule = SCHEDULES.make("cosine", 6e-3, 10_000, settings={"warmup": 0.1})
 
 A schedule takes the step (int64 scalar tensor: the number of updates made before, from
-0) and returns a float32 scalar tensor. Beyond its last step it stays at its end.
+0) and returns a float32 scalar tensor. After its end it stays at its last rate.
 
-The public functions count in steps. The entries of `SCHEDULES`, which settings choose,
-take the highest rate and the number of steps, and count in shares of the steps.
+The public functions take numbers of steps. The entries of `SCHEDULES`, which settings
+choose by name, take the highest rate, the number of steps, and shares of the steps.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 def constant(rate: float) -> Schedule:
-    """Stays at `rate`."""
+    """Keeps the learning rate at `rate` for all steps."""
     _check(rate)
     return lambda step: tf.constant(rate, tf.float32)
 
@@ -42,7 +42,7 @@ def _constant(peak_rate: float, steps: int) -> Schedule:
 def warmup_cosine(
     peak: float, steps: int, warmup: int = 0, end: float = 0.0
 ) -> Schedule:
-    """Rises linearly to `peak` over `warmup` steps, then falls to `end` as a cosine.
+    """Rises linearly to `peak` in `warmup` steps, then falls to `end` as half a cosine.
 
     The first step has peak / (warmup + 1), the last of `steps` nearly `end`.
 
@@ -51,7 +51,7 @@ def warmup_cosine(
     Args:
       peak: Highest rate.
       steps: Number of steps of the whole schedule.
-      warmup: Number of steps that rise, of these.
+      warmup: Number of these steps in which the rate rises.
       end: Rate at the end.
 
     Raises:
@@ -83,12 +83,12 @@ def one_cycle(
 ) -> Schedule:
     """Goes up to `peak` and down again, both as half a cosine.
 
-    Source: Smith and Topin, "Super-convergence", 2018, with cosines for its lines.
+    Source: Smith and Topin, "Super-convergence", 2018, with cosines instead of lines.
 
     Args:
       peak: Highest rate.
       steps: Number of steps of the whole schedule.
-      rise: Share of the steps that go up, in [0, 1).
+      rise: Share of the steps in which the rate rises, in [0, 1).
       start: First rate, as a share of the peak.
       end: Last rate, as a share of the peak.
 
@@ -119,14 +119,15 @@ def _one_cycle(peak_rate: float, steps: int, warmup: float = 0.1) -> Schedule:
 
 
 def piecewise(boundaries: Sequence[int], rates: Sequence[float]) -> Schedule:
-    """Takes rates[i] from step boundaries[i - 1] on.
+    """Uses rates[i] from step boundaries[i - 1] to before step boundaries[i].
 
     Args:
-      boundaries: Steps at which the rate changes, rising.
+      boundaries: Steps at which the rate changes, in rising order.
       rates: Rates, one more than boundaries.
 
     Raises:
-      UsageError: The boundaries do not rise, or a rate is missing or out of range.
+      UsageError: The boundaries fall, or there are too few or many rates, or one is out
+        of range.
     """
     if len(rates) != len(boundaries) + 1 or list(boundaries) != sorted(boundaries):
         raise UsageError(
@@ -163,7 +164,7 @@ def parse_milestones(milestones: str) -> list[float]:
     """Reads the milestones of "piecewise": "0.5,0.75" is [0.5, 0.75].
 
     Args:
-      milestones: Shares of the steps, rising, with commas between.
+      milestones: Rising shares of the steps, separated by commas.
 
     Raises:
       UsageError: They are not rising numbers between 0 and 1.
@@ -190,7 +191,7 @@ def exponential(
       start: First rate.
       steps: Number of steps in which the rate is multiplied by `factor` once.
       factor: Factor, above 0.
-      staircase: Whether the rate changes at once, after these steps.
+      staircase: Whether the rate changes only once every `steps` steps.
 
     Raises:
       UsageError: An argument is out of its range.
@@ -214,7 +215,9 @@ def _exponential(peak_rate: float, steps: int, decay: float = 0.1) -> Schedule:
 def polynomial(
     start: float, steps: int, end: float = 0.0, power: float = 1.0
 ) -> Schedule:
-    """Goes from `start` to `end` over `steps` as (1 - step / steps) ** power.
+    """Goes from `start` to `end` in `steps` steps.
+
+    The rate is end + (start - end) * (1 - step / steps) ** power.
 
     Args:
       start: First rate.

@@ -37,8 +37,8 @@ def sgd_update(
       velocity: Velocity u before the step, of the parameter's shape.
       gradient: Gradient g at w, of the parameter's shape.
       learning_rate: Learning rate.
-      momentum: Share of the velocity that is kept.
-      nesterov: Whether the momentum is Nesterov's.
+      momentum: Share of the velocity that a step keeps.
+      nesterov: Whether to use Nesterov's momentum.
 
     Returns:
       The new parameter and velocity.
@@ -51,12 +51,12 @@ def sgd_update(
 
 @OPTIMIZERS.register("sgd")
 class SGD(Optimizer):
-    """Gradient descent with momentum: `sgd_update`.
+    """Gradient descent with momentum; see `sgd_update`.
 
     Args:
       learning_rate: Learning rate; see `Optimizer`.
       momentum: Share of the velocity that a step keeps, in [0, 1).
-      nesterov: Whether the momentum is Nesterov's.
+      nesterov: Whether to use Nesterov's momentum.
 
     Raises:
       UsageError: A value is out of its range.

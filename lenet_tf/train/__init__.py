@@ -1,4 +1,4 @@
-"""The training step, the loops around it, and what happens between inner loops."""
+"""The training step, the loops that run it, metrics, saving, and actions."""
 
 from lenet_tf.train.actions import Action as Action
 from lenet_tf.train.actions import Enough as Enough

@@ -20,26 +20,26 @@ from lenet_tf.train.metrics import EXAMPLES, Accumulators
 from lenet_tf.train.outputs import Spec, preview_evaluation
 from lenet_tf.train.step import EvalStep
 
-# Random numbers in evaluation are others than those in training, whose seeds have 32
-# bits; they are the same at each evaluation.
+# Keeps the random numbers of evaluation apart from those of training, whose seeds from
+# a config have 32 bits. Every evaluation draws the same numbers.
 _SEED_OFFSET = 2**32
 
 
 class Evaluation:
-    """Evaluates data of one form; traced once.
+    """Evaluates data of the same shapes and dtypes; traced once.
 
     Args:
-      strategy: Where to evaluate.
-      model: The model, given to `forward`.
-      forward: Returns the per-example values of a batch.
-      spec: Of a block of the data, as `Batches.spec` gives it.
-      seed: Seed of what is random in `forward`.
+      strategy: Strategy in whose replicas the evaluation runs.
+      model: Model that is passed to `forward`.
+      forward: Function that returns the per-example values of a batch.
+      spec: Shapes and dtypes of a block of the data, from `Batches.spec`.
+      seed: Seed of the random numbers in `forward`.
 
     Attributes:
-      names: Names of the metrics that are means.
+      names: Names of the scalar metrics, which are averaged.
 
     Raises:
-      UsageError: `forward` does not return what it must.
+      UsageError: `forward` does not return a dict of per-example tensors.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Evaluation:
 
     @property
     def traces(self) -> int:
-        """How often the loop was traced."""
+        """Number of times that the loop was traced."""
         return self._loop.traces
 
     def run(

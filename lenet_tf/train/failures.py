@@ -1,4 +1,4 @@
-"""What is said when an inner loop has ended badly."""
+"""Error messages for an inner loop that has failed."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ _BAD_LABEL = re.compile(
 
 
 def non_finite(state: TrainState, start: int, step: int) -> NonFiniteError:
-    """Makes the error that says what was hit.
+    """Makes the error that names what is NaN or infinite.
 
     Args:
-      state: The run, as the bad step has left it.
-      start: The step that the loop began after.
-      step: The bad step.
+      state: State of the run after the failed step.
+      start: Number of steps done before the loop.
+      step: Number of the failed step, from 1.
+
+    Returns:
+      The error, to be raised by the caller.
     """
     hit = [v.name.split(":")[0] for v in state.trained if not _finite(v)]
     what = f"the gradient of {hit[0]}" if hit else "the loss"
@@ -40,13 +43,13 @@ def _finite(variable: tf.Variable) -> bool:
 
 
 def bad_label(error: tf.errors.OpError) -> DataError | None:
-    """Returns one line for TensorFlow's page about a label that is no class.
+    """Turns TensorFlow's long error about a label out of range into one line.
 
     Args:
-      error: What a loop has raised.
+      error: Error that a loop has raised.
 
     Returns:
-      The error to raise in its place; None when it tells of something else.
+      The error to raise in its place; None if it is not about a label.
     """
     label = _BAD_LABEL.search(error.message)
     if label is None:

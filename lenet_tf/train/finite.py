@@ -1,9 +1,9 @@
-"""Nothing that is NaN or infinite goes on unnoticed.
+"""Checks tensors for NaN and infinity.
 
     finite = all_finite(gradient, loss)               # in the graph, a bool scalar
 
-The inner loop ends after a step whose loss or gradient is not finite, before anything
-of it is saved.
+The inner loop ends after the first step whose loss or gradient is not finite, and
+nothing of that loop is saved.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import tensorflow as tf
 
 
 def all_finite(*tensors: tf.Tensor) -> tf.Tensor:
-    """Returns whether no entry of float tensors is NaN or infinite, bool scalar.
+    """Returns whether all entries of float tensors are finite, bool scalar.
 
-    By their sums, which such an entry spoils: one pass without a temporary.
+    Checks each tensor's sum, which one NaN or infinity makes non-finite: a single pass
+    without a temporary tensor. A sum that overflows counts as non-finite too.
     """
     sums: dict[tf.DType, list[tf.Tensor]] = {}
     for tensor in tensors:

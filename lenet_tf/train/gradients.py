@@ -1,4 +1,4 @@
-"""The gradient of a global mean, alike on all replicas: the heart of every step.
+"""The gradient of the mean loss of the global batch, the same on all replicas.
 
     gradients, sums = mean_gradients(compute, batch["weight"], state.updates)
     gradients["optimizer"]                # dtype -> vector of all its entries
@@ -6,7 +6,7 @@
 
 Each replica differentiates the weighted *sum* over its own examples. The sums and the
 gradients are added up over the replicas, and only then divided by the sum of the
-weights of the global batch: so every example counts once, and padding not at all.
+weights of the global batch: so every example counts once, and padding does not count.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from lenet_tf.parallel.collectives import all_reduce_flat, flatten, unflatten
 from lenet_tf.train.metrics import Sums, Values, weighted_sums
 from lenet_tf.train.update import Update
 
-# One vector for all variables of a dtype: one all-reduce, and one operation for each of
-# what follows, instead of one a variable.
+# dtype -> one vector of the gradients of all variables of that dtype, so that the
+# all-reduce, the division and the clipping are one operation, not one per variable.
 Gradient = dict[tf.DType, tf.Tensor]
 
 
@@ -35,23 +35,24 @@ def mean_gradients(
     scale: tf.Tensor | None = None,
     jit_compile: bool = False,
 ) -> tuple[dict[str, Gradient], Sums]:
-    """Differentiates the losses of some updates, and adds up over the replicas.
+    """Computes the gradient of each update's mean loss over the global batch.
 
-    Must be called in a replica context, by every replica alike.
+    Must be called in a replica context, by all replicas.
 
     Args:
-      compute: Computes the per-example values [B, ...] of this replica's share, by
-        name; the losses that the updates name are among them, [B] each.
-      weight: float32 [B], the weights of the examples; 0 for padding.
-      updates: What to differentiate by: name -> the variables and their loss.
-      scale: float32 scalar that the losses are multiplied by before, and the gradients
-        divided by after, the all-reduce (see `LossScale`); None leaves them.
+      compute: Function that returns the values [B, ...] of this replica's examples by
+        name, among them the loss [B] of every update.
+      weight: Weights of the examples, float32 [B]; 0 for padding.
+      updates: Updates by name; each has the variables to differentiate by and the name
+        of its loss.
+      scale: Factor of the losses, float32 scalar, that the gradients are divided by
+        after the all-reduce (see `LossScale`); None does not scale.
       jit_compile: Whether XLA compiles `compute` and its gradient.
 
     Returns:
-      The gradient of each update: dtype -> vector of the entries for its variables of
-      that dtype, in their order. And the sums over the global batch, as
-      `weighted_sums` gives them.
+      Update name -> dtype -> vector of the gradients of the update's variables of that
+      dtype, in their order; and the unscaled sums over the global batch, as from
+      `weighted_sums`.
 
     Raises:
       UsageError: A loss is missing, or does not depend on any variable of its update.
@@ -104,7 +105,7 @@ def mean_gradients(
 
 
 def clipped(gradient: Gradient, clip_norm: float | None) -> Gradient:
-    """Scales a gradient to a global norm of `clip_norm` at most; None leaves it."""
+    """Scales a gradient to a global norm of at most `clip_norm`; None does not clip."""
     if clip_norm is None:
         return gradient
     if len(gradient) == 1:
@@ -129,7 +130,7 @@ def _gradients(
             "TensorFlow operations alone"
         )
     return [
-        # A look-up in a table gives the rows that were hit: IndexedSlices.
+        # An embedding look-up gives tf.IndexedSlices, the rows that were used only.
         tf.convert_to_tensor(tf.zeros_like(v) if gradient is None else gradient)
         for gradient, v in zip(found, update.variables, strict=True)
     ]
@@ -146,9 +147,9 @@ def _size(tensors: list[tf.Tensor]) -> int:
 
 
 def _quotient(vector: tf.Tensor, divisor: tf.Tensor) -> tf.Tensor:
-    """Divides by the sum of weights; no weight at all gives zeros, not NaN."""
+    """Divides by the sum of the weights; a sum of 0 gives zeros, not NaN."""
     if vector.dtype in (tf.float32, tf.float64):
         return tf.math.divide_no_nan(vector, tf.cast(divisor, vector.dtype))
-    # A half-precision divisor could overflow.
+    # The divisor could overflow in half precision.
     quotient = tf.math.divide_no_nan(tf.cast(vector, tf.float32), divisor)
     return tf.cast(quotient, vector.dtype)

@@ -1,9 +1,9 @@
-"""The inner loop: many steps in the graph, on all replicas, at one call.
+"""The inner loop: many steps on all replicas in one call of a graph.
 
     loop = InnerLoop(strategy, step, spec, counter, seed)
     loop.run(block)                       # as many steps as the block has batches
 
-Between two steps there is no Python, so a step costs what its operations cost.
+No Python runs between two steps, so a step takes only the time of its operations.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ def steps_in(block: Batch) -> int:
 
 
 class InnerLoop:
-    """Every batch of a block through every replica, compiled once.
+    """Runs a step on each batch of a block, divided among the replicas; traced once.
 
     Args:
-      strategy: Runs the step on its replicas.
-      step: Takes a replica's share of a batch; returns whether to go on (bool scalar,
-        alike on all replicas), or None for always.
-      spec: Name -> shape [steps (None), rows, ...] of a block; rows are divided evenly.
-      counter: int64 scalar, alike on all replicas; one is added after each step.
-      seed: First half of the `seed` entry of a batch; the other is the counter.
+      strategy: Strategy in whose replicas the step runs.
+      step: Function of a replica's share of a batch. It returns whether to go on (bool
+        scalar, the same on all replicas), or None to go on always.
+      spec: Name -> shape [steps (None), rows, ...] and dtype of a block. The rows are
+        divided evenly among the replicas.
+      counter: Number of steps done, int64 scalar; 1 is added after each step.
+      seed: First number of each batch's `seed` entry; the second is the counter.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class InnerLoop:
     ) -> None:
         self._strategy, self._step = strategy, step
         self._counter, self._seed = counter, seed
-        # Without AutoGraph, which would wrap an error's one line in a page.
+        # AutoGraph would bury the one line of an error in a page of its own.
         self._loop = tf.function(
             self._steps, input_signature=[dict(spec)], autograph=False
         )
@@ -57,17 +58,19 @@ class InnerLoop:
         """Runs the steps of a block.
 
         Args:
-          block: Name -> [steps, rows, ...], of any number of steps: one trace serves
-            the short block at the end of an epoch too.
+          block: Name -> [steps, rows, ...], with any number of steps: the short block
+            at the end of an epoch needs no trace of its own.
 
         Returns:
-          Whether the last step said to go on, bool scalar.
+          Whether to go on, bool scalar. False if a step said so; the steps of the block
+          after it are not run.
 
         Raises:
-          DataError: A label is no class.
+          DataError: A label is not in [0, number of classes).
         """
         if self._compiled is None:
-            # The function itself would count a new trainer's trace as a retrace.
+            # TensorFlow counts the traces of all trainers together: calling the
+            # tf.function itself would warn of retracing when there are several.
             self._compiled = self._loop.get_concrete_function()
         try:
             return self._compiled(block)
@@ -79,7 +82,7 @@ class InnerLoop:
 
     @property
     def traces(self) -> int:
-        """How often the loop was traced."""
+        """Number of times that the loop was traced."""
         return self._loop.experimental_get_tracing_count()
 
     def _steps(self, block: Batch) -> tf.Tensor:

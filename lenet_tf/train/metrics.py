@@ -5,8 +5,8 @@
     metrics.result()["accuracy"]          # sum of w * v / sum of w
     metrics.examples.numpy()              # examples of weight > 0, counted one by one
 
-A mean of means appears nowhere, so the figures do not depend on how examples were
-spread over batches or replicas.
+No mean of means is taken, so the results do not depend on how the examples are divided
+into batches or among replicas.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import tensorflow as tf
 from lenet_tf.data.batches import WEIGHT
 from lenet_tf.parallel.collectives import local_assign_add, value_of
 
-Values: TypeAlias = Mapping[str, tf.Tensor]  # of a batch: name -> [B, ...]
-Sums: TypeAlias = dict[str, tf.Tensor]  # over its examples: name -> [...]
+Values: TypeAlias = Mapping[str, tf.Tensor]  # name -> per-example values [B, ...]
+Sums: TypeAlias = dict[str, tf.Tensor]  # name -> sum over the examples [...]
 
 EXAMPLES = "examples"
 
@@ -30,14 +30,15 @@ def weighted_sums(values: Values, weight: tf.Tensor) -> Sums:
     """Sums per-example values over a batch.
 
     Args:
-      values: Name -> number or Boolean [B, ...].
-      weight: float32 [B]; an example of weight 0 does not count, whatever its value.
+      values: Name -> per-example values [B, ...], numbers or Booleans.
+      weight: Weights of the examples, float32 [B]. An example of weight 0 does not
+        count, even if its value is NaN.
 
     Returns:
-      Name -> sum of weight * value [...], float64 for float64 values and else float32;
-      and under `weight` and `examples` the sum of the weights and the number of
-      examples with a weight above 0, float32. Counts are exact up to 2**24 examples a
-      batch.
+      Name -> sum of weight * value [...], float64 for float64 values, otherwise
+      float32. Two more entries, float32 scalars: `weight`, the sum of the weights, and
+      `examples`, the number of examples with a weight above 0, exact up to 2**24
+      examples per batch.
     """
     sums = {}
     for name, value in values.items():
@@ -52,11 +53,11 @@ def weighted_sums(values: Values, weight: tf.Tensor) -> Sums:
 
 
 class Accumulators(tf.Module):
-    """Running sums of per-example values, alike on every replica.
+    """Running sums of per-example values, the same on every replica.
 
     Args:
-      shapes: Name -> shape of one example's value. Scalars are averaged; what has axes,
-        such as a confusion matrix, is summed.
+      shapes: Name -> shape of one example's value. Scalars are averaged; arrays, such
+        as a confusion matrix, are summed.
 
     Attributes:
       totals: Name -> float64 variable of that shape, the sum of weight * value.
@@ -87,7 +88,7 @@ class Accumulators(tf.Module):
         them to its own copy.
 
         Args:
-          sums: As `weighted_sums` gives them.
+          sums: Name -> sum over the batch, from `weighted_sums` or `mean_gradients`.
         """
         for key, total in self.totals.items():
             local_assign_add(total, tf.cast(sums[key], tf.float64))
@@ -96,11 +97,11 @@ class Accumulators(tf.Module):
 
     @property
     def names(self) -> list[str]:
-        """The names of the scalars, which `result` has."""
+        """The names of the scalar values, which `result` returns."""
         return [k for k, total in self.totals.items() if total.shape.rank == 0]
 
     def result(self) -> dict[str, float]:
-        """Returns name -> weighted mean of scalars; NaN if nothing was accumulated."""
+        """Returns name -> weighted mean of the scalar values; NaN before any update."""
         weight = float(value_of(self.weight))
         return {
             key: float(value_of(self.totals[key])) / weight if weight else float("nan")
@@ -108,7 +109,7 @@ class Accumulators(tf.Module):
         }
 
     def sums(self) -> dict[str, np.ndarray]:
-        """Returns name -> weighted sum, float64, of the values that have axes."""
+        """Returns name -> weighted sum, a float64 array, of values that are arrays."""
         return {
             key: value_of(total)
             for key, total in self.totals.items()
@@ -121,10 +122,10 @@ class Accumulators(tf.Module):
             variable.assign(tf.zeros(variable.shape, variable.dtype))
 
     def begin_late(self, key: str) -> None:
-        """Lets a metric begin here that the examples so far were not counted in.
+        """Starts a metric that was not computed for the examples so far.
 
-        Its mean over them is not known, so it is NaN until the next `reset`; at an
-        epoch's beginning nothing is missing.
+        Its mean over the epoch is then unknown: it is NaN until the next `reset`. At
+        the beginning of an epoch no example is missing, and nothing is changed.
         """
         total = self.totals[key]
         if float(value_of(self.weight)):

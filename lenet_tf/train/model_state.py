@@ -1,10 +1,9 @@
-"""A model's own state (batch statistics, counters) is exact, or refused.
+"""Checks that a model's own state (batch statistics, counters) will be correct.
 
-    check_state(seen, model, replicas=2, padding=True)
+    check_state(seen, model, trained, replicas=2, padding=True)
 
-Each replica updates its own copies of variables. What a step changes besides trained
-variables must therefore be alike on all of them, must not be computed from padding, and
-must be in checkpoints.
+Each replica updates its own copy of each variable. So the untrained variables that a
+step changes must get the same value on all replicas, and not one computed from padding.
 """
 
 from __future__ import annotations
@@ -26,18 +25,18 @@ def check_state(
     replicas: int,
     padding: bool,
 ) -> None:
-    """Refuses a model whose state would silently be wrong.
+    """Raises an error for a model whose state would silently be wrong.
 
     Args:
-      seen: The traced forward pass or step.
-      model: Its untrained variables are looked at.
-      trained: The variables that updates change.
+      seen: Trace of the forward pass or the step.
+      model: Model whose untrained variables are checked.
+      trained: Variables that the updates change.
       replicas: Number of replicas.
       padding: Whether some batches have padding rows.
 
     Raises:
-      UsageError: A variable is changed by each replica from its own examples and has no
-        rule how the copies come together; or from padding rows too.
+      UsageError: A variable is changed by each replica from its own examples, without
+        an aggregation that combines its copies; or it is changed from padding too.
     """
     known = {id(variable) for variable in trained}
     state = [v for v in model.variables if id(v) not in known]
@@ -62,6 +61,6 @@ def check_state(
 
 
 def _has_rule(variable: tf.Variable) -> bool:
-    """Whether a variable says how its copies come together when it is assigned."""
+    """Whether a variable has an aggregation that combines its copies at a write."""
     on_read = variable.synchronization == tf.VariableSynchronization.ON_READ
     return variable.aggregation != tf.VariableAggregation.NONE and not on_read

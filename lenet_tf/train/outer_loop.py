@@ -1,10 +1,10 @@
-"""The outer loop: epochs, evaluation, and what happens between two inner loops.
+"""The outer loop: runs inner loops, ends epochs with an evaluation, calls actions.
 
     OuterLoop(trainer, batches, epochs, validation, actions, poll).run()
 
-It has no state of its own that a run needs. Where it stands is told by the step and the
-record, so it can begin anywhere: also where an epoch's last step is done, and its
-evaluation is not.
+It keeps no state that a resumed run needs: the step and the record tell how far the run
+has come. So it can begin at any step, also between an epoch's last step and its
+evaluation.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Trains(Protocol):
     steps_per_loop: int
 
     def train_on(self, block: Block) -> int:
-        """Trains on the batches of a block; returns how many they were."""
+        """Trains on the batches of a block; returns their number."""
 
     def evaluate(
         self, data: Batches, poll: Callable[[], None]
@@ -44,13 +44,13 @@ class OuterLoop:
     """Runs a trainer through its epochs.
 
     Args:
-      trainer: A trainer that was started on these batches.
+      trainer: Trainer, already started on these batches.
       train: Batches to train on.
-      epochs: Number of epochs, counted from the beginning of the run.
-      validation: Batches to evaluate after each epoch; None evaluates nothing.
-      actions: Called in turn after each inner loop.
-      poll: Called after the actions, and between the inner loops of an evaluation; it
-        ends the run by raising StopRequested.
+      epochs: Total number of epochs of the run, including those already done.
+      validation: Batches to evaluate after each epoch, or None.
+      actions: Functions that are called in turn after each inner loop.
+      poll: Function that is called at the start, after the actions, and between the
+        inner loops of an evaluation; it ends the run by raising StopRequested.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class OuterLoop:
         self._last_time = time.perf_counter()
 
     def run(self) -> None:
-        """Trains from where the trainer stands to the end of the last epoch."""
+        """Trains from the trainer's present step to the end of the last epoch."""
         trainer = self._trainer
         self._poll()
         if self.row_is_due():
@@ -88,7 +88,7 @@ class OuterLoop:
             self._between_loops(steps)
 
     def row_is_due(self) -> bool:
-        """Whether an epoch's last step is done, and its row is not."""
+        """Whether an epoch's last step is done, but its row is not in the history."""
         epochs, left = divmod(self._step(), self._train.steps_per_epoch)
         return left == 0 and epochs > len(self._trainer.state.record.rows)
 
@@ -96,12 +96,12 @@ class OuterLoop:
         return int(value_of(self._trainer.state.step))
 
     def _examples_until(self, step: int) -> int:
-        """Returns how many examples the first steps of the run have; no padding."""
+        """Returns the number of examples in the first `step` steps, without padding."""
         epochs, left = divmod(step, self._train.steps_per_epoch)
         return epochs * self._train.examples + left * self._train.batch_size
 
     def _between_loops(self, loop_steps: int) -> None:
-        """Ends the epoch if its last step is done, then calls the actions."""
+        """Ends the epoch if its last step is done; then calls the actions and poll."""
         state = self._trainer.state
         step, metrics = self._step(), state.metrics.result()
         epoch = -(-step // self._train.steps_per_epoch)

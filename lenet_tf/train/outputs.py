@@ -1,4 +1,4 @@
-"""What a forward function or a step gives to the metrics, checked before any step.
+"""Checks, before any step, the values that a forward function or a step returns.
 
 seen, shapes = preview_training(step, state, strategy, spec)
 shapes                                # {"loss": [], "accuracy": [], "matrix": [10, 10]}
@@ -22,26 +22,27 @@ from lenet_tf.train.step import Step, TrainStep
 Spec = Mapping[str, tf.TensorSpec]
 Shapes = dict[str, list[int]]
 
-# Names that a row of the history, an evaluation or the sums need for themselves.
+# Names that the history, the evaluation and the sums use for entries of their own.
 _TAKEN = (WEIGHT, EXAMPLES, "epoch", "step")
 
 
 def preview_training(
     step: Step, state: TrainState, strategy: tf.distribute.Strategy, spec: Spec
 ) -> tuple[Preview, Shapes]:
-    """Traces a training step; the default step's forward function is enough.
+    """Traces a training step, but of the default step only its forward function.
 
     Args:
-      step: The step.
-      state: What it is given.
-      strategy: In whose replicas it runs.
-      spec: Of a block, as `Batches.spec` gives it.
+      step: Training step.
+      state: State that the step is called with.
+      strategy: Strategy in whose replicas the step runs.
+      spec: Shapes and dtypes of a block, from `Batches.spec`.
 
     Returns:
-      What was traced, and metric name -> shape of one example's value.
+      The trace, and metric name -> shape of one example's value.
 
     Raises:
-      UsageError: The step or its forward function does not give what it must.
+      UsageError: `forward` does not return per-example tensors with every update's
+        loss, or a step of another kind does not call `state.metrics.update`.
     """
     if isinstance(step, TrainStep):
         forward = step.forward
@@ -64,13 +65,13 @@ def preview_training(
 def preview_evaluation(
     forward: Forward, model: tf.Module, strategy: tf.distribute.Strategy, spec: Spec
 ) -> Shapes:
-    """Traces a forward function in evaluation; arguments and errors as above."""
+    """Traces a forward function in evaluation; see `preview_training`."""
     seen = preview(strategy, lambda batch: forward(model, batch, False), spec)
     return _value_shapes(seen, strategy, spec)
 
 
 class _Recorder(Accumulators):
-    """Notes what a step would accumulate."""
+    """Records the shapes of the values that a step would accumulate."""
 
     def __init__(self) -> None:
         super().__init__({})
@@ -105,12 +106,12 @@ def _value_shapes(
         if not tf.is_tensor(value):
             raise UsageError(
                 f"forward returned {value!r} as {name!r}: return a tensor of one value "
-                "an example"
+                "per example"
             )
         if not value.shape.rank or value.shape[0] != size:
             raise UsageError(
                 f"forward returned {name!r} of shape {value.shape} for a batch of "
-                f"{size}: return one value an example, shape [{size}]"
+                f"{size}: return one value per example, shape [{size}]"
             )
         if None in value.shape:
             raise UsageError(
@@ -128,6 +129,6 @@ def _check_loss(loss: str, shapes: Shapes) -> None:
         )
     if shapes[loss]:
         raise UsageError(
-            f"forward returned {loss!r} with {shapes[loss]} numbers an example: a loss "
-            "is one, shape [batch]"
+            f"forward returned {loss!r} of shape {shapes[loss]} per example: a loss is "
+            "one number per example, shape [batch]"
         )

@@ -1,10 +1,10 @@
-"""What a step will do, found by tracing it before anything is computed.
+"""Finds out what a step will do by tracing it, before anything is computed.
 
     seen = preview(strategy, lambda batch: forward(model, batch, True), spec)
-    seen.outputs                      # what it returned on the first replica
-    seen.writes(model.variables)      # the variables it changes, and from what
+    seen.outputs                      # what the function returned on the first replica
+    seen.writes(model.variables)      # the variables it changes, and their inputs
 
-So shapes, names and state can be checked before the first step.
+So shapes, names and a model's own state can be checked before the first step.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tensorflow as tf
 from lenet_tf.errors import UsageError
 from lenet_tf.nn.random import POSITION, SEED
 
-# Operations that take a variable's handle and leave the variable as it is.
+# Operations that take a variable's handle, but do not change the variable.
 _READS = ("ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape")
 _READ_ONLY = "_read_only_resource_inputs"  # which handles a called function only reads
 
@@ -27,8 +27,8 @@ class Write:
     """A change of a variable.
 
     Attributes:
-      variable: What is changed.
-      inputs: The entries of the batch that the new value is computed from.
+      variable: Variable that is changed.
+      inputs: Names of the batch entries that the new value is computed from.
     """
 
     variable: tf.Variable
@@ -39,9 +39,9 @@ class Preview:
     """A traced function of a batch.
 
     Args:
-      graph: The graph that it was traced into.
-      outputs: What it returned on the first replica.
-      batch: Name -> placeholder.
+      graph: Graph that the function was traced into.
+      outputs: Values that it returned on the first replica.
+      batch: Batch that it was traced with, name -> placeholder.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Preview:
         self._graph, self.outputs, self._batch = graph, outputs, batch
 
     def writes(self, variables: Sequence[tf.Variable]) -> list[Write]:
-        """Returns the changes that it makes to some variables, in their order."""
+        """Returns the function's changes to some variables, in their order."""
         inside = {id(outer): inner for outer, inner in self._graph.captures}
         found = []
         for variable in variables:
@@ -69,7 +69,7 @@ class Preview:
         return found
 
     def _inputs_of(self, operations: Sequence[tf.Operation]) -> Iterator[str]:
-        """Yields the entries of the batch that some operations depend on."""
+        """Yields the names of the batch entries that some operations depend on."""
         names = {id(tensor.op): name for name, tensor in self._batch.items()}
         seen: set[int] = set()
         left = list(operations)
@@ -91,12 +91,12 @@ def preview(
     """Traces a function of a replica's share of a batch.
 
     Args:
-      strategy: In whose replicas it is traced.
-      function: Takes name -> [B, ...], with `position` and `seed`.
-      spec: Of a block, as `Batches.spec` gives it.
+      strategy: Strategy in whose replicas the function is traced.
+      function: Function of a batch, name -> [B, ...], with `position` and `seed`.
+      spec: Shapes and dtypes of a block, from `Batches.spec`.
 
     Raises:
-      UsageError: The data have an entry that the loop adds itself.
+      UsageError: The data have an entry `position` or `seed`, which the loop adds.
     """
     for name in (POSITION, SEED):
         if name in spec:

@@ -1,9 +1,9 @@
-"""When a run is saved, where, and from where it goes on.
+"""Saves a run while it trains, and resumes it.
 
     trainer.fit(batches, epochs=3, saver=Saver("runs/mine", seconds=60))
 
-The end of an epoch is always saved. `checkpoints/` holds the latest, to resume from,
-and `best/` the best epoch.
+A checkpoint is saved at the end of every epoch. `checkpoints/` holds the latest ones,
+to resume from, and `best/` the best epoch.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ from lenet_tf.train.actions import Moment, When, every_epoch, every_seconds, eve
 from lenet_tf.train.state import TrainState
 
 AUTO = "auto"
-# What `best` is by default: the first of these that a run has.
+# The metric of the best epoch by default: the first of these that a run has.
 _USUAL = ("val_accuracy", "val_loss")
-# How a metric's name ends -> which of its values are better.
+# End of a metric's name -> which of its values are better.
 _MODES = {"accuracy": "max", "loss": "min", "error": "min"}
-# A metric may be added or dropped when a run goes on.
+# A metric may be added or dropped when a run is resumed.
 _TOTALS = "metrics/totals/"
-# Checkpoints before version 0.2 do not have it; it is then 0.
+# Checkpoints before version 0.2 do not have this variable; it then starts at 0.
 _SKIPPED = "loss_scale/skipped"
 
 
 class Saver:
-    """Saves a run as it trains; one saver serves one `fit`.
+    """Saves a run while it trains; make a new one for each `fit`.
 
-    Of several workers all restore, and only the chief writes.
+    With several workers, all restore and only the chief writes.
 
     Args:
-      directory: Folder of the run; gets `checkpoints/` and `best/`.
-      resume: Whether to go on from the newest whole checkpoint there.
-      steps: Number of steps between two checkpoints: saved is at the first loop end
-        after each multiple. None saves by epochs only.
-      seconds: Seconds between two checkpoints, likewise.
+      directory: Folder of the run, for `checkpoints/` and `best/`.
+      resume: Whether to go on from the newest complete checkpoint there.
+      steps: Number of steps between two checkpoints. Each is saved when the inner loop
+        that reaches a multiple of it has ended. None saves by epochs only.
+      seconds: Number of seconds between two checkpoints, in the same way.
       keep: Number of latest checkpoints to keep.
-      best: Name of the metric whose best epoch is kept. "auto" takes `val_accuracy`,
-        or else `val_loss`, of a run that has one; None keeps none.
+      best: Name of the metric whose best epoch is kept. "auto" takes `val_accuracy`
+        if the run has it, else `val_loss` if it has that; None keeps none.
       mode: "max" or "min": which values of `best` are better. It must be given unless
         the name ends in accuracy, loss or error.
-      background: Whether training goes on while files are written. A failure is raised
-        at the next loop end.
+      background: Whether training goes on while files are written. A failed write is
+        then raised after the next inner loop.
     """
 
     def __init__(
@@ -84,20 +84,20 @@ class Saver:
         strategy: tf.distribute.Strategy,
         metrics: Sequence[str],
     ) -> str | None:
-        """Restores the newest checkpoint, if there is one and it is wanted.
+        """Restores the newest checkpoint, if there is one and `resume` is true.
 
         Args:
-          state: What the run is made of.
-          strategy: In whose scope it was made.
+          state: State of the run, changed in place.
+          strategy: Strategy in whose scope the state was made.
           metrics: Names of the metrics that each epoch's row will have.
 
         Returns:
-          The path of what was restored.
+          The path of the restored checkpoint, or None.
 
         Raises:
           UsageError: `best` is no metric of the run, or needs a `mode`.
-          CheckpointError: No checkpoint is whole, the newest does not fit, or there is
-            a run that is not to be resumed.
+          CheckpointError: No checkpoint is complete, the newest does not fit the state,
+            or there is a run already and `resume` is false.
         """
         parts = state.parts()
         checkpoint = tf.train.Checkpoint(**parts)
@@ -158,24 +158,27 @@ class Saver:
         return best, mode
 
     def __call__(self, moment: Moment) -> None:
-        """Saves when it is due; an action."""
+        """Saves if a checkpoint is due; called as an action."""
         assert self._latest is not None
         if not self._writes:
             return
         self._latest.poll()
         if moment.row is not None and self._best is not None:
             self._best.offer(moment.step, dict(moment.row))
-        # Every one is asked: one that counts seconds starts anew when it says yes.
+        # Call all of them: every_seconds() counts anew from when it returns true.
         due = [when(moment) for when in self._due]
         if any(due):
             self._latest.save(moment.step)
 
     def save(self, step: int, row_due: bool = False) -> str:
-        """Saves now, and returns the path when the files are complete.
+        """Saves now, and waits until the files are complete.
 
         Args:
           step: Number of steps done.
-          row_due: Whether an epoch has ended here and has no row yet.
+          row_due: Whether an epoch ends at this step and has no row of history yet.
+
+        Returns:
+          The path of the checkpoint; other workers return "by the chief".
         """
         assert self._latest is not None
         if not self._writes:
@@ -185,15 +188,15 @@ class Saver:
         return path
 
     def newest(self) -> str:
-        """Returns the path of the newest checkpoint, or says that there is none."""
+        """Returns the path of the newest checkpoint, or "none yet"."""
         return (self._latest and self._latest.newest) or "none yet"
 
     def finish(self) -> None:
-        """Waits until all is written."""
+        """Waits until all files are written."""
         assert self._latest is not None
         self._latest.wait()
 
 
 def _unescaped(key: str) -> str:
-    """Returns the name that TensorFlow has put into a checkpoint's key."""
+    """Undoes TensorFlow's escapes in a part of a checkpoint's key."""
     return key.replace(".S", "/").replace("..", ".")

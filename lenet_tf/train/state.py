@@ -2,7 +2,7 @@
 
     state.model, state.updates, state.step, state.metrics, state.average
 
-All of it goes into one checkpoint, so one file is the whole truth about a run.
+All of it is saved together, so one checkpoint is enough to resume a run.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from lenet_tf.optim.loss_scale import LossScale
 from lenet_tf.train.metrics import Accumulators
 from lenet_tf.train.update import Rule, Update, distinct_variables
 
-OPTIMIZER = "optimizer"  # the name of the one update that most runs have
+OPTIMIZER = "optimizer"  # name of the only update of most runs
 
 Identity = Mapping[str, int | str | None]
 
 
 class RunRecord(tf.train.experimental.PythonState):
-    """What a run remembers outside its tensors, saved as JSON in the checkpoint.
+    """The part of a run that is not in variables, saved as JSON in the checkpoint.
 
     Attributes:
-      rows: One dict for each epoch that has ended: epoch, step, and its metrics.
-      seconds: Wall-clock seconds spent in `fit`, evaluation and saving included, over
-        all the processes that led here.
-      data: What the training data were (`Batches.identity`); None before any step.
+      rows: Rows of the history, one dict for each epoch done: epoch, step, metrics.
+      seconds: Wall-clock seconds spent in `fit`, evaluation and saving included, also
+        by the earlier processes of a resumed run.
+      data: Identity of the training data (`Batches.identity`); None before `fit`.
     """
 
     def __init__(self) -> None:
@@ -41,14 +41,14 @@ class RunRecord(tf.train.experimental.PythonState):
         self.data: Identity | None = None
 
     def begin(self, data: Identity, step: int) -> dict[str, int | str | None]:
-        """Notes what the run goes on with.
+        """Records the training data, after a check that they are those of before.
 
         Args:
-          data: What the training data are.
+          data: Identity of the training data (`Batches.identity`).
           step: Number of steps done.
 
         Returns:
-          What must be alike in all workers, in words -> value.
+          Description -> value, of what must be the same in all workers.
 
         Raises:
           UsageError: The steps so far were trained on other data.
@@ -69,7 +69,7 @@ class RunRecord(tf.train.experimental.PythonState):
         return {"the step to go on from": step, **here}
 
     def history(self) -> dict[str, list[float]]:
-        """Returns metric name -> one value an epoch; NaN where a row has none."""
+        """Returns metric name -> one value per epoch; NaN where a row has none."""
         names = dict.fromkeys(name for row in self.rows for name in row)
         return {
             name: [row.get(name, float("nan")) for row in self.rows]
@@ -84,10 +84,10 @@ class RunRecord(tf.train.experimental.PythonState):
         )
 
     def deserialize(self, string_value: bytes) -> None:
-        """Takes back what `serialize` gave.
+        """Restores the attributes from what `serialize` returned.
 
         Raises:
-          ValueError: It is something else.
+          ValueError: The text is something else.
         """
         fields: Any = json.loads(string_value)
         try:
@@ -101,18 +101,18 @@ class RunRecord(tf.train.experimental.PythonState):
 
 @dataclasses.dataclass
 class TrainState:
-    """What a step is given besides its batch.
+    """The state that a step is called with, besides its batch.
 
     Attributes:
-      model: The model.
-      updates: Name -> optimizer with its slots, variables, and loss.
-      step: int64 scalar, the number of global batches trained on. The loop adds one
-        after each step.
+      model: Model.
+      updates: Name -> `Update`: an optimizer, its variables, and its loss's name.
+      step: Number of global batches trained on, int64 scalar. The loop adds 1 after
+        each step.
       average: Moving average of the weights, or None.
-      loss_scale: Factor of the loss for float16, or None.
-      record: History and time.
-      metrics: Sums of the epoch so far. `Trainer.start` makes them.
-      own: A step's own variables and state, if it is a `tf.Module`.
+      loss_scale: Dynamic factor of the loss for float16, or None.
+      record: History and wall-clock time.
+      metrics: Sums of the metrics over the epoch so far. `Trainer.start` makes them.
+      own: The step itself if it is a `tf.Module`, so that its variables are saved.
     """
 
     model: tf.Module
@@ -130,9 +130,9 @@ class TrainState:
         return tuple(v for update in self.updates.values() for v in update.variables)
 
     def updates_done(self) -> tf.Tensor:
-        """Returns how many updates were made so far: int64 scalar.
+        """Returns the number of updates made so far, int64 scalar.
 
-        One a step, but for those that loss scaling has skipped.
+        It is the number of steps, less those that loss scaling has skipped.
         """
         step = self.step.read_value()
         if self.loss_scale is None:
@@ -142,12 +142,13 @@ class TrainState:
     def guarded(
         self, loss_finite: tf.Tensor, finite: tf.Tensor, update: Callable[[], None]
     ) -> tf.Tensor:
-        """Updates; with loss scaling only where the gradient has not overflowed.
+        """Calls `update`; with loss scaling only if loss and gradient are finite.
 
         Args:
           loss_finite: Whether the loss is finite, bool scalar.
-          finite: Whether loss and gradient are, bool scalar, alike on all replicas.
-          update: Changes the weights.
+          finite: Whether both loss and gradient are finite, bool scalar. Both flags are
+            the same on all replicas.
+          update: Function that changes the weights.
 
         Returns:
           Whether the run can go on, bool scalar.
@@ -158,7 +159,7 @@ class TrainState:
         return finite
 
     def parts(self) -> dict[str, Any]:
-        """Returns name -> trackable, as it goes into a checkpoint."""
+        """Returns key -> trackable object, the contents of a checkpoint."""
         optimizers = {name: update.optimizer for name, update in self.updates.items()}
         alone = optimizers.pop(OPTIMIZER, None) if len(optimizers) == 1 else None
         parts: dict[str, Any] = {

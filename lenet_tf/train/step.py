@@ -1,11 +1,11 @@
-"""The training step: the whole of it on one screen, and ready to be replaced.
+"""The default training step, and how to write another one.
 
     trainer = Trainer(model, Adam(1e-3), forward)                  # TrainStep(forward)
     trainer = Trainer(model, Adam(1e-3), forward, step=my_step)    # another one
 
-A step is a callable on the run's state and one replica's share of a global batch. All
-replicas call it at once. Whoever writes one keeps the loops, the checkpoints, the
-actions, the evaluation and the exact resume:
+A step is a function of the run's state and one replica's share of a global batch. All
+replicas call it at once. A step of your own changes nothing else: loops, checkpoints,
+actions, evaluation and exact resume work with it as they are.
 
     def sharpness_aware(state, batch):
         variables = state.updates["optimizer"].variables
@@ -20,10 +20,10 @@ actions, the evaluation and the exact resume:
 
 The batch is a dict of [B, ...] tensors: the data's own entries; `weight` float32 [B];
 `position` int32 [B], the examples' places in the global batch; and `seed` int64 [2],
-made of the run's seed and the step. A step changes only this replica's copies of
-variables (`local_assign_add`, `Update.apply`), by numbers that are alike on all
-replicas; and it needs no AutoGraph: whoever wants it decorates functions of its own
-with `tf.function`.
+the run's seed and the step. A step changes only this replica's copies of variables
+(`local_assign_add`, `Update.apply`), by values that are the same on all replicas. It is
+traced without AutoGraph: for a Python `if` or `while` on tensors, put that code into a
+`tf.function`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from lenet_tf.train.metrics import Accumulators, weighted_sums
 from lenet_tf.train.state import TrainState
 
 Batch: TypeAlias = Mapping[str, tf.Tensor]
-# Returns whether to go on (bool scalar, alike on all replicas), or None for always.
+# Returns whether to go on (bool scalar, the same on all replicas), or None for always.
 Step: TypeAlias = Callable[[TrainState, Batch], tf.Tensor | None]
 
 
@@ -50,7 +50,8 @@ class TrainStep:
     """The default step: gradient of the global mean -> clip -> update -> metrics.
 
     Args:
-      forward: Returns the per-example values of a batch, the losses among them.
+      forward: Function that returns the per-example values of a batch, among them the
+        loss of every update.
       jit_compile: Whether XLA compiles the forward pass and the gradient.
     """
 
@@ -58,7 +59,7 @@ class TrainStep:
         self.forward, self._jit_compile = forward, jit_compile
 
     def __call__(self, state: TrainState, batch: Batch) -> tf.Tensor:
-        """Makes one step of one replica; returns whether all was finite."""
+        """Makes one step of one replica; returns whether the run can go on."""
         gradients, sums = mean_gradients(
             lambda: self.forward(state.model, batch, True),
             batch[WEIGHT],
@@ -82,12 +83,12 @@ class TrainStep:
 
 
 class EvalStep:
-    """One evaluation step of one replica: nothing but the metrics changes.
+    """One evaluation step of one replica: it changes only the metrics.
 
     Args:
-      model: The model.
-      forward: Returns the per-example values of a batch.
-      metrics: Their sums.
+      model: Model that is passed to `forward`.
+      forward: Function that returns the per-example values of a batch.
+      metrics: Accumulators that the values are added to.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class EvalStep:
         self.model, self.forward, self.metrics = model, forward, metrics
 
     def __call__(self, batch: Batch) -> None:
-        """Computes the values of the batch, and adds them up over the replicas."""
+        """Computes the values of a batch, and adds their sums over all replicas."""
         sums = weighted_sums(self.forward(self.model, batch, False), batch[WEIGHT])
         reduced = all_reduce_sum(list(sums.values()), differentiable=False)
         self.metrics.update(dict(zip(sums, reduced, strict=True)))

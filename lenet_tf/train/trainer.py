@@ -1,10 +1,10 @@
-"""Trains a model, evaluates it, and owns what a run is made of.
+"""Trains a model, evaluates it, and holds the state of the run.
 
     trainer = Trainer(model, Adam(1e-3), forward, strategy=strategy)
     history = trainer.fit(Batches(arrays, 64, seed=0), epochs=3, validation=held_out)
     trainer.evaluate(test)["accuracy"]
 
-One `fit` uses one training trace and one evaluation trace, ragged batches included.
+One `fit` traces training once and evaluation once, also for short last batches.
 """
 
 from __future__ import annotations
@@ -39,31 +39,32 @@ History = dict[str, list[float]]
 
 
 class Trainer:
-    """Trains a model, and owns all that a run is made of.
+    """Trains and evaluates a model, and holds the state of the run.
 
     Args:
-      model: The model, made in `strategy.scope()`.
-      optimizer: The update rule of all its trainable variables; or name -> `Update`,
-        for several optimizers or losses, or to train some of the variables only. The
+      model: Model, made in `strategy.scope()`.
+      optimizer: Optimizer of all the model's trainable variables; or name -> `Update`,
+        for several optimizers or losses, or to train some of the variables only. Its
         slots are made here, before any step or restore.
-      forward: `forward(model, batch, training)` returns a dict of [B, ...] values,
-        the loss [B] among them. All are summed over the examples, weighted by the
-        batch's `weight`: scalars become means, what has more axes stays a sum.
-      strategy: Where to train; the default is one replica on the default device.
-      step: Makes a training step; the default is `TrainStep(forward)`. A `tf.Module`'s
-        own variables go into the checkpoints.
-      steps_per_loop: Number of steps in the graph between two looks by Python.
-      seed: Seed of what is random in a step, such as dropout.
+      forward: Function `forward(model, batch, training)` that returns a dict of values
+        [B, ...], the loss [B] among them. Scalars are averaged over the examples with
+        the batch's `weight`, arrays are summed with it.
+      strategy: Strategy to train with; the default is the current one, which outside of
+        any scope is one replica on the default device.
+      step: Function that makes a training step; the default is `TrainStep(forward)`. If
+        it is a `tf.Module`, checkpoints hold its variables too.
+      steps_per_loop: Largest number of steps in an inner loop, which runs in the graph.
+      seed: Seed of the random numbers in a step, such as those of dropout.
       clip_norm: Largest global norm of the gradient; None does not clip.
       loss_scaling: Whether to scale the loss, for gradients in float16.
-      jit_compile: Whether XLA compiles the gradient.
+      jit_compile: Whether XLA compiles the forward pass and its gradient.
       ema: Decay of an exponential moving average of the weights, which evaluation then
         uses in their place; None keeps none.
 
     Attributes:
-      state: What a step is given: model, updates, step, metrics, average, record.
+      state: State of the run: model, updates, step, metrics, average, record.
       forward: As given.
-      strategy: As given.
+      strategy: As given, or the default.
 
     Raises:
       UsageError: An argument is wrong, or the model was made outside the strategy.
@@ -113,12 +114,12 @@ class Trainer:
 
     @property
     def record(self) -> RunRecord:
-        """The rows of the history, and the time."""
+        """The rows of the history, and the wall-clock time."""
         return self.state.record
 
     @property
     def traces(self) -> dict[str, int]:
-        """How often the training loop and the evaluation loops were traced."""
+        """Number of traces of the training loop and of the evaluation loops."""
         evaluated = sum(evaluation.traces for evaluation in self._evaluations.values())
         return {"train": self._loop.traces if self._loop else 0, "evaluate": evaluated}
 
@@ -132,29 +133,29 @@ class Trainer:
         actions: Sequence[Action] = (),
         poll: Callable[[], None] = lambda: None,
     ) -> History:
-        """Trains to the end of an epoch, from where the saver's newest checkpoint is.
+        """Trains until `epochs` epochs are done, from the saver's newest checkpoint on.
 
         Args:
           train: Batches to train on.
-          epochs: Number of epochs in all: those of earlier calls, and of the run in the
-            saver's workdir, count.
-          validation: Batches to evaluate after each epoch, as `val_...`.
-          saver: Saves, and restores first; without it nothing is written.
-          actions: Called in turn after each inner loop, before the run is saved.
-          poll: Called between inner loops, of evaluation too. A StopRequested that it
-            or an action raises is passed on when the run has been saved.
+          epochs: Total number of epochs, including those of earlier calls and those of
+            the run in the saver's directory.
+          validation: Batches to evaluate after each epoch, for the metrics `val_...`.
+          saver: Saver that restores and saves the run; without it nothing is written.
+          actions: Functions to call in turn after each inner loop, before saving.
+          poll: Function to call between inner loops, also those of an evaluation. If it
+            or an action raises StopRequested, the run is saved before that is raised.
 
         Returns:
-          Metric name -> one value an epoch, from the first on, as Keras gives it; NaN
-          where an epoch has no such value.
+          Metric name -> one value per epoch, from the first epoch on, as in Keras's
+          `History.history`; NaN where an epoch lacks the metric.
 
         Raises:
-          UsageError: `epochs` is below 0, the data are others than before, or the
-            saver's `best` is no metric of this run.
-          CheckpointError: A checkpoint cannot be written, read, or does not fit.
-          DataError: A label is no class.
-          NonFiniteError: A loss or gradient was NaN or infinite; nothing of the loop in
-            which that came up is saved.
+          UsageError: `epochs` is below 0, the data are not those of the steps so far,
+            or the saver's `best` is not a metric of this run.
+          CheckpointError: A checkpoint cannot be written or read, or does not fit.
+          DataError: A label is not in [0, number of classes).
+          NonFiniteError: A loss or gradient was NaN or infinite; nothing of the inner
+            loop in which that happened is saved.
         """
         if epochs < 0:
             raise UsageError(f"epochs is {epochs}: it must be at least 0")
@@ -202,27 +203,27 @@ class Trainer:
         """Computes the metrics over all examples, each counted once.
 
         Args:
-          data: Batches to evaluate, in any size.
-          poll: Called between inner loops; it may raise to stop.
+          data: Batches to evaluate, of any batch size.
+          poll: Function to call between inner loops; it may raise to stop.
 
         Returns:
-          Metric name -> weighted mean, float; or sum, float64 array, of values that
-          have axes; and `examples`, the number of examples of weight above 0. With
-          `ema` the averaged weights are evaluated.
+          Metric name -> weighted mean, a float, of scalars; weighted sum, a float64
+          array, of arrays; and `examples`, the number of examples with a weight above
+          0. With `ema`, the averaged weights are evaluated.
         """
         average = self.state.average
         with average.in_place() if average else contextlib.nullcontext():
             return self._evaluation(data).run(data, self.steps_per_loop, poll)
 
     def start(self, train: Batches) -> None:
-        """Makes what training on these batches needs; `fit` does it by itself.
+        """Checks and prepares training on these batches; `fit` calls it.
 
         Args:
-          train: Batches of the shapes and dtypes to come.
+          train: Batches with the shapes and dtypes of the training data.
 
         Raises:
-          UsageError: `forward` does not return what it must, or the model's own state
-            would silently be wrong.
+          UsageError: `forward` or the step does not return what it must, or the model's
+            own state would silently be wrong.
         """
         for update in self.state.updates.values():
             update.check_unchanged()
@@ -243,13 +244,13 @@ class Trainer:
         """Trains on the batches of a block, in one inner loop, after `start`.
 
         Args:
-          block: As `Batches.blocks` yields it.
+          block: Block of batches, from `Batches.blocks`.
 
         Returns:
           Number of steps.
 
         Raises:
-          DataError: A label is no class.
+          DataError: A label is not in [0, number of classes).
           NonFiniteError: A loss or gradient was NaN or infinite.
         """
         if self._loop is None:
@@ -280,7 +281,7 @@ class Trainer:
         return int(value_of(self.state.step))
 
     def _evaluation(self, data: Batches) -> Evaluation:
-        """Returns the evaluation of data of these shapes; each is traced once."""
+        """Returns the evaluation for data of these shapes and dtypes, traced once."""
         spec = self._spec_of(data)
         key = tuple(sorted((k, tuple(s.shape), s.dtype) for k, s in spec.items()))
         if key not in self._evaluations:

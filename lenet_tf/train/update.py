@@ -6,7 +6,7 @@
         "generator": Update(model.generator, Adam(1e-4), loss="generator_loss"),
     }
 
-A variable that no update names stays as it is: that is how layers are frozen.
+A variable that is in no update does not change: that is how layers are frozen.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lenet_tf.parallel.collectives import unflatten
 
 
 class Rule(Protocol):
-    """What an update needs of an optimizer; those of `lenet_tf.optim` have it."""
+    """The methods that an optimizer needs; those of `lenet_tf.optim` have them."""
 
     def build(self, variables: Sequence[tf.Variable]) -> None:
         """Makes the slots for these variables, before the first step."""
@@ -33,20 +33,20 @@ class Rule(Protocol):
         variables: Sequence[tf.Variable],
         step: tf.Tensor,
     ) -> None:
-        """Changes this replica's copy of the variables and slots."""
+        """Changes this replica's copies; see `lenet_tf.optim.Optimizer.apply`."""
 
 
 class Update:
-    """The variables that one optimizer changes, and the loss that it lowers.
+    """An optimizer, the variables that it changes, and the loss that it minimizes.
 
     Args:
-      target: A module, whose trainable variables are meant, or a list of variables.
-      optimizer: The update rule; each needs one of its own.
-      loss: Name of the per-example value whose weighted mean is lowered.
+      target: Module whose trainable variables are changed, or a list of variables.
+      optimizer: Optimizer, which no other update may share.
+      loss: Name of the per-example value whose weighted mean is minimized.
       clip_norm: Largest global norm of this update's gradient; None does not clip.
 
     Attributes:
-      variables: The variables, as they were when the update was made.
+      variables: Variables that the target had when the update was made.
 
     Raises:
       UsageError: There are no variables, some are not `tf.Variable`s, the optimizer has
@@ -92,7 +92,7 @@ class Update:
             )
 
     def check_unchanged(self) -> None:
-        """Raises UsageError when the module has other trainable variables by now."""
+        """Raises UsageError if the target's trainable variables have changed."""
         now = _trainable(self._target)
         if [id(v) for v in now] != [id(v) for v in self.variables]:
             raise UsageError(
@@ -105,8 +105,8 @@ class Update:
         """Applies a gradient to this replica's copies.
 
         Args:
-          gradient: As `mean_gradients` gives it, clipped or not.
-          step: int64 scalar, how many updates were made before.
+          gradient: Gradient from `mean_gradients`, clipped or not.
+          step: Number of updates made before, int64 scalar.
         """
         parts: dict[int, tf.Tensor] = {}
         for dtype, vector in gradient.items():

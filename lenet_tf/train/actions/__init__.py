@@ -1,11 +1,11 @@
-"""What happens between inner loops.
+"""Actions: functions that the trainer calls after each inner loop.
 
     trainer.fit(batches, epochs=3, actions=[at(every_epoch(), print_line)])
 
-An action is a callable on a `Moment`. *What* it does and *when* it runs are separate:
-`at(when, action)` joins the two. Actions are called in turn, and the run is saved after
-them, so that what they change is in the checkpoint. An action that reports what was
-saved has an attribute `after_save` that is true, and is called last.
+An action is a function of a `Moment`. *What* it does and *when* it runs are separate:
+`at(when, action)` joins the two. Actions are called in turn before the run is saved, so
+that what they change is in the checkpoint. An action whose attribute `after_save` is
+true, such as one that reports, is called after the run is saved.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lenet_tf.train.state import TrainState
 
 
 class Enough(Exception):  # noqa: N818 - nothing went wrong
-    """Raised by an action to end the run in order: it is saved, and `fit` returns.
+    """Raised by an action to end the run early: it is saved, and `fit` returns.
 
     raise Enough("the validation loss has not fallen for 5 epochs")
     """
@@ -32,14 +32,14 @@ class Moment:
     Attributes:
       step: Number of global batches trained on so far.
       loop_steps: Number of them in the inner loop that has just ended.
-      epoch: Epoch of the last of them, from 1.
-      epochs: Number of epochs that the run is to have.
+      epoch: Epoch of the last batch, counted from 1.
+      epochs: Total number of epochs of the run.
       steps_per_epoch: Number of batches in an epoch.
-      images_per_second: Examples trained on a second, of this epoch's inner loops.
-      seconds: Wall-clock seconds in `fit`, over all the processes that led here.
-      row: The epoch's row of the history when the epoch has just ended, else None.
-      metrics: Training metrics of the epoch so far.
-      state: The run itself: model, optimizers, record.
+      images_per_second: Examples per second in this epoch's inner loops.
+      seconds: Wall-clock seconds in `fit`, earlier processes of the run included.
+      row: Row of the history if an epoch has just ended, else None.
+      metrics: Training metrics of the epoch so far, name -> mean.
+      state: State of the run: model, optimizers, record.
     """
 
     step: int
@@ -79,19 +79,23 @@ def at(when: When, action: Action) -> Action:
 
 
 def every_epoch() -> When:
-    """Returns whether an epoch has just ended and was evaluated."""
+    """Returns a condition: an epoch has just ended and was evaluated."""
     return lambda moment: moment.row is not None
 
 
 def every_steps(steps: int) -> When:
-    """Returns whether the inner loop has reached or passed a multiple of `steps`."""
+    """Returns a condition: the inner loop has reached or passed a multiple of `steps`.
+
+    Raises:
+      UsageError: `steps` is below 1.
+    """
     if steps < 1:
         raise UsageError(f"steps is {steps}: it must be at least 1")
     return lambda m: m.step // steps > (m.step - m.loop_steps) // steps
 
 
 def every_seconds(seconds: float) -> When:
-    """Returns whether so many seconds of wall time have passed since it last did."""
+    """Returns a condition: `seconds` have passed since now, or since it last held."""
     last = time.monotonic()
 
     def when(moment: Moment) -> bool:
@@ -105,14 +109,14 @@ def every_seconds(seconds: float) -> When:
 
 
 def in_order(actions: Sequence[Action], save: Action | None) -> list[Action]:
-    """Returns the actions with the saving among them, in the order of their calls."""
+    """Returns the actions and `save` in the order in which they are to be called."""
     last = [action for action in actions if getattr(action, "after_save", False)]
     first = [action for action in actions if action not in last]
     return [*first, *([save] if save else []), *last]
 
 
 def close(actions: Sequence[Action]) -> None:
-    """Lets actions that have a `close` clean up, however the run has ended."""
+    """Calls `close` of the actions that have it; to be done however a run ends."""
     for action in actions:
         ending = getattr(action, "close", None)
         if ending is not None:

@@ -1,4 +1,4 @@
-"""Writes history.csv, one row an epoch.
+"""Writes history.csv, one row per epoch.
 
 trainer.fit(batches, epochs=3, actions=[at(every_epoch(), HistoryFile(path))])
 """
@@ -15,11 +15,11 @@ class HistoryFile:
     """Writes all rows of the run at each call.
 
     Args:
-      path: The file to write; its folder is made if it is missing.
+      path: Path of the file; its folder is made if it is missing.
 
-    The rows come from the checkpointed record, so a resumed run can neither lose one
-    nor write one twice. They hold no times: the file of a resumed run is bit for bit
-    that of an undisturbed one.
+    The rows come from the record in the checkpoint, so a resumed run neither loses one
+    nor writes one twice. They hold no times, so the file of a resumed run has the same
+    bytes as that of an uninterrupted one.
     """
 
     after_save = True
@@ -28,6 +28,6 @@ class HistoryFile:
         self.path = pathlib.Path(path)
 
     def __call__(self, moment: Moment) -> None:
-        """Writes the file anew, atomically."""
+        """Replaces the file atomically."""
         make_folder(self.path.parent)
         write_csv(self.path, moment.state.record.rows)

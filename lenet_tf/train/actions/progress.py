@@ -1,4 +1,4 @@
-"""One line an epoch; on a terminal a progress bar as well.
+"""Prints a line per epoch, and on a terminal shows a progress bar.
 
 trainer.fit(batches, epochs=3, actions=[Progress()])
 """
@@ -14,10 +14,10 @@ from lenet_tf.train.actions import Moment
 
 
 class Progress:
-    """Shows a bar of the epoch's steps on a terminal, and a line when it has ended.
+    """Prints a line after each epoch, and on a terminal shows a bar of its steps.
 
     Args:
-      write: Takes the line; `print` by default.
+      write: Function that is given the line.
     """
 
     after_save = True
@@ -28,7 +28,7 @@ class Progress:
         self._bar: tqdm.tqdm | None = None
 
     def __call__(self, moment: Moment) -> None:
-        """Moves the bar; at an epoch's end takes it away and writes the line."""
+        """Moves the bar; at the end of an epoch removes it and writes the line."""
         if self._terminal:
             self._move_bar(moment)
         if moment.row is not None:
@@ -51,14 +51,14 @@ class Progress:
             self.close()
 
     def close(self) -> None:
-        """Takes the bar away, also when a run is stopped in the middle of an epoch."""
+        """Removes the bar, also when a run stops in the middle of an epoch."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
 
 def epoch_line(moment: Moment) -> str:
-    """Returns an epoch's row as a line: metrics, images a second, time to go."""
+    """Returns an epoch's row as a line: metrics, images per second, remaining time."""
     assert moment.row is not None
     figures = [
         f"{key} {value:.2%}" if key.endswith("accuracy") else f"{key} {value:.4f}"
