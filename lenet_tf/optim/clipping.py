@@ -11,8 +11,8 @@ import tensorflow as tf
 def clip_by_norm(gradient: tf.Tensor, clip_norm: float) -> tf.Tensor:
     """Scales a gradient, taken as one vector, to a norm of at most `clip_norm`.
 
-    A gradient with a NaN or infinite entry is returned as it is: scaling would make all
-    other entries NaN too.
+    A gradient with a NaN or infinite entry is returned as it is: scaling would turn
+    all other entries into NaN or 0.
 
     Source: Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural
     networks", ICML 2013, algorithm 1.
