@@ -11,11 +11,11 @@ from __future__ import annotations
 
 
 class UsageError(ValueError):
-    """The caller can mend this: wrong value, missing file, busy directory."""
+    """An error that the user can fix: a wrong value, a missing file, a busy folder."""
 
 
 class DataError(UsageError):
-    """A dataset cannot be had, or is not what it claims to be."""
+    """A dataset cannot be obtained, or is not what it should be."""
 
 
 class NonFiniteError(UsageError):

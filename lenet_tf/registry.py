@@ -8,7 +8,7 @@ A package keeps a registry of each kind, and its classes add themselves:
     class SGD(Optimizer):
         def __init__(self, learning_rate: float, momentum: float = 0.0) -> None: ...
 
-Settings then choose one, and each takes those that it has a parameter for:
+Settings then select an entry, which gets those that it has a parameter for:
 
     OPTIMIZERS.parameters("sgd")                              # ("momentum",)
     OPTIMIZERS.make("sgd", 0.1, settings={"momentum": 0.9, "epochs": 3})
@@ -28,10 +28,10 @@ P = ParamSpec("P")
 
 
 class Registry(Generic[T]):
-    """Classes or functions by name; each makes a `T`.
+    """Classes or functions by name, each of which makes a `T`.
 
     Args:
-      kind: What the entries are, for error messages, such as "optimizer".
+      kind: Word for an entry in error messages, such as "optimizer".
       positional: Number of leading arguments that every entry takes and that are not
         settings, such as 1 for the learning rate of an optimizer.
     """
@@ -44,8 +44,8 @@ class Registry(Generic[T]):
         """Returns a decorator that adds a class or function under a name.
 
         Raises:
-          UsageError: Another definition has the name. (The same definition may be run
-            again, as in a notebook.)
+          UsageError: The name belongs to another definition. (The same definition may
+            run again, as in a notebook.)
         """
 
         def add(entry: Callable[P, T]) -> Callable[P, T]:
@@ -68,10 +68,10 @@ class Registry(Generic[T]):
         return iter(self._entries)
 
     def get(self, name: str) -> Callable[..., T]:
-        """Returns the class or function of a name.
+        """Returns the class or function registered under a name.
 
         Raises:
-          UsageError: There is none; the message lists the names and the nearest one.
+          UsageError: There is none; the message gives all names and the nearest one.
         """
         if name not in self._entries:
             near = difflib.get_close_matches(str(name), self._entries, n=1)
@@ -82,7 +82,11 @@ class Registry(Generic[T]):
         return self._entries[name]
 
     def parameters(self, name: str) -> tuple[str, ...]:
-        """Returns the names of an entry's settings: all but its leading arguments."""
+        """Returns the names of an entry's parameters after the leading arguments.
+
+        Raises:
+          UsageError: There is no such entry.
+        """
         arguments = inspect.signature(self.get(name)).parameters.values()
         return tuple(
             argument.name
@@ -95,15 +99,15 @@ class Registry(Generic[T]):
 
         Args:
           name: Name of the entry.
-          *args: Its leading arguments.
-          settings: Setting name -> value. Those that are no parameter of the entry are
-            left out, and so is None, which leaves the entry's own default.
+          *args: Leading arguments of the entry.
+          settings: Values by name. Names that the entry has no parameter for are
+            ignored; None stands for the entry's own default.
 
         Returns:
-          What the entry makes.
+          The object that the entry makes.
 
         Raises:
-          UsageError: There is no such entry, or it refuses a value.
+          UsageError: There is no such entry, or it rejects a value.
         """
         chosen = {
             parameter: settings[parameter]

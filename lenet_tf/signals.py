@@ -1,10 +1,11 @@
-"""Ends a run in order when SIGTERM or SIGINT asks for it.
+"""Ends a run cleanly on SIGTERM or SIGINT.
 
     with StopSignals() as stop:
         trainer.fit(batches, epochs=3, saver=Saver(workdir), poll=stop.check)
 
-A signal is noted, and `check` raises StopRequested at its next call, between two inner
-loops. The run then saves a checkpoint. A second SIGINT ends the process at once.
+A signal is only recorded. `check`, called between two inner loops, then raises
+StopRequested, and the run saves a checkpoint. A SIGINT after a first signal ends the
+process at once.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ _Handler = Callable[[int, types.FrameType | None], object] | int | None
 
 
 class StopRequested(Exception):  # noqa: N818 - nothing went wrong
-    """A request to end the run in order: by a signal, or by the user's own code.
+    """A request to end the run cleanly, by a signal or by the user's own code.
 
-        raise StopRequested()             # as from an action, when the loss is low
+        raise StopRequested()             # in an action, say, when the loss is low
 
     Args:
-      signum: The signal that asked for it, or None.
+      signum: Number of the signal, or None without one.
 
     Attributes:
-      signum: The same.
-      status: Exit status of a program that ends by it: 128 + signum, or 0.
+      signum: Number of the signal, or None without one.
+      status: Exit status for the program: 128 + signum, or 0 without a signal.
     """
 
     def __init__(self, signum: int | None = None) -> None:
@@ -40,10 +41,10 @@ class StopRequested(Exception):  # noqa: N818 - nothing went wrong
 
 
 class StopSignals:
-    """Notes SIGTERM and SIGINT while its context lasts.
+    """Context manager that records SIGTERM and SIGINT instead of acting on them.
 
     Attributes:
-      received: The first signal that came, or None.
+      received: Number of the first signal that came, or None.
     """
 
     def __init__(self) -> None:
@@ -51,8 +52,8 @@ class StopSignals:
         self._previous: dict[signal.Signals, _Handler] = {}
 
     def __enter__(self) -> StopSignals:
-        # Python calls its own handlers only after the inner loop. The system writes
-        # the signal into this pipe at once.
+        # Python runs `_note` only when TensorFlow returns, after the inner loop. The
+        # number of the signal is written to this pipe at once, and `_watch` reads it.
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         self._previous_wakeup = signal.set_wakeup_fd(self._writer)
@@ -63,7 +64,7 @@ class StopSignals:
     def __exit__(self, *error: object) -> None:
         signal.set_wakeup_fd(self._previous_wakeup)
         os.close(self._writer)  # which ends the thread
-        # Last, because a signal that now comes may raise in the previous handler.
+        # Last, because the previous handler may raise at a signal that comes now.
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
 
@@ -80,15 +81,15 @@ class StopSignals:
 def end_at_once() -> None:
     """Lets SIGTERM and SIGINT end the process at once from here on.
 
-    A program calls it when it has only to exit: a handler that raises would print a
-    traceback while the interpreter shuts down.
+    For a program that only has to exit: a handler that raises would print a traceback
+    while the interpreter shuts down.
     """
     for signum in SIGNALS:
         signal.signal(signum, signal.SIG_DFL)
 
 
 def _watch(reader: int) -> None:
-    """Ends the process at the second signal, if that is SIGINT."""
+    """Ends the process at a SIGINT that is not the first signal."""
     count = 0
     while received := os.read(reader, 1):
         count += received[0] in SIGNALS

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole, read through before use, the latest and the best."""
+"""The latest and the best checkpoints of a run, written whole or not at all."""
 
 from lenet_tf.checkpoint.best import BestCheckpoints as BestCheckpoints
 from lenet_tf.checkpoint.latest import LatestCheckpoints as LatestCheckpoints

@@ -1,10 +1,12 @@
 """The best checkpoints of a run by a chosen metric.
 
-checkpoint = tf.train.Checkpoint(model=model, step=step)
-best = BestCheckpoints(checkpoint, "runs/mine/best", "val_mae", mode="min")
-best.clean()                                     # what a killed run has left
-best.offer(700, {"val_mae": 0.12})               # saved if it is among the best
-restore_model(model, best.path())
+    checkpoint = tf.train.Checkpoint(model=model, step=step)
+    best = BestCheckpoints(checkpoint, "runs/mine/best", "val_mae", mode="min")
+    best.clean()                                 # deletes what a killed run has left
+    best.offer(700, {"val_mae": 0.12})           # saved if it is among the best
+    restore_model(model, best.path())
+
+A file `best.json` beside the checkpoints lists their steps and values.
 """
 
 from __future__ import annotations
@@ -34,15 +36,16 @@ class BestCheckpoints:
     """Keeps the checkpoints with the best values of a metric.
 
     Args:
-      checkpoint: What is saved.
+      checkpoint: Objects to save.
       directory: Folder of the checkpoints, made at the first save; `best.json` in it
         lists their values.
-      metric: Name of the metric, such as "val_accuracy"; "" to read only.
+      metric: Name of the metric, such as "val_accuracy"; "" to read
+        what was chosen by whatever metric.
       mode: "max" when higher values are better, "min" when lower ones are.
       keep: Number of checkpoints to keep, at least 1.
 
     Raises:
-      CheckpointError: `mode` or `keep` is something else.
+      CheckpointError: `mode` is unknown or `keep` is below 1.
     """
 
     def __init__(
@@ -59,14 +62,14 @@ class BestCheckpoints:
             )
         self._checkpoint, self.directory = checkpoint, pathlib.Path(directory)
         self.metric, self._sign, self._keep = metric, 1 if mode == "max" else -1, keep
-        self._damaged: set[int] = set()  # steps of what is listed and not whole
+        self._damaged: set[int] = set()  # steps that are listed, but not whole
 
     @property
     def _record(self) -> pathlib.Path:
         return self.directory / "best.json"
 
     def entries(self) -> list[Entry]:
-        """Returns what is kept, best first; of equal values the older first.
+        """Returns the kept checkpoints, best first; of equal values, the older first.
 
         Raises:
           UsageError: The list cannot be read, is damaged, or is of another metric.
@@ -79,7 +82,7 @@ class BestCheckpoints:
             entries = [_entry(fields) for fields in record["checkpoints"]]
         except (TypeError, KeyError, ValueError) as error:
             raise CheckpointError(
-                f"{self._record} is damaged: put it back, or move {self.directory} "
+                f"{self._record} is damaged: put a copy back, or move {self.directory} "
                 "away to choose the best among the epochs to come"
             ) from error
         if self.metric not in ("", record.get("metric")):
@@ -95,18 +98,18 @@ class BestCheckpoints:
         return self._prefix(entries[0]["step"]) if entries else None
 
     def offer(self, step: int, metrics: Mapping[str, float]) -> bool:
-        """Saves the present state if it is among the best; a NaN never is.
+        """Saves the current state if it is among the best; a NaN never is.
 
         Args:
-          step: Step of the present state, which names the checkpoint.
-          metrics: Values at this step, with the chosen metric among them.
+          step: Step of the current state, which names the checkpoint.
+          metrics: Values of the metrics at this step, by name.
 
         Returns:
-          Whether it is kept.
+          Whether the checkpoint of this step is kept.
 
         Raises:
           CheckpointError: The metric is missing, or the checkpoint cannot be written;
-            those kept before are whole.
+            those kept before stay as they were.
         """
         if self.metric not in metrics:
             raise CheckpointError(
@@ -116,7 +119,7 @@ class BestCheckpoints:
         value, entries = metrics[self.metric], self.entries()
         listed = {"step": step, "value": value} in entries
         if listed and find_damage(self._prefix(step)) is None:
-            return True  # saved by a run that was killed after it
+            return True  # saved before, by a run that was then killed
         whole = [entry for entry in entries if entry["step"] not in self._damaged]
         ranked = [entry for entry in whole if entry["step"] != step]
         ranked.append({"step": step, "value": value})
@@ -125,8 +128,8 @@ class BestCheckpoints:
         if math.isnan(value) or all(entry["step"] != step for entry in kept):
             return False
         write(self._checkpoint, self._prefix(step))
-        # Between saving the new and deleting the old, so that the list never names what
-        # is not there.
+        # After the new one is saved and before the old are deleted, so that all listed
+        # checkpoints exist.
         write_json(self._record, {"metric": self.metric, "checkpoints": kept})
         for old in {e["step"] for e in entries} - {e["step"] for e in kept}:
             delete(self._prefix(old))
@@ -136,8 +139,8 @@ class BestCheckpoints:
     def clean(self) -> None:
         """Deletes checkpoints that are not listed, which a killed run has left.
 
-        A listed one that is missing or damaged is reported and left as it is, until a
-        checkpoint that is offered takes its place.
+        Nothing is deleted while none is listed. A listed one that is missing or damaged
+        is logged and left as it is, until a new checkpoint takes its place.
 
         Raises:
           UsageError: The list or a checkpoint cannot be read or deleted.
@@ -157,7 +160,7 @@ class BestCheckpoints:
 
 
 def _entry(fields: Mapping[str, Any]) -> Entry:
-    """Checks one entry of the list."""
+    """Checks the types and the range of one entry of the list."""
     step, value = operator.index(fields["step"]), float(+fields["value"])
     if step < 0 or math.isnan(value):
         raise ValueError("no step, or no number")

@@ -1,11 +1,11 @@
-"""What a checkpoint holds, beside what a program would restore from it.
+"""Compares a checkpoint with the variables that a program would restore from it.
 
     difference = compare(checkpoint, tf.train.load_checkpoint(path))
     difference.missing                       # ("model/dense/w", ...)
 
 TensorFlow matches the objects of a checkpoint with those of a program by the names of
-the attributes that lead to them from the root. Doing the same before anything is
-restored leaves every variable as it was when the two do not fit.
+the attributes that lead to them from the root. `compare` does the same before anything
+is restored, so that no variable is changed when the two do not fit.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Difference:
     reshaped: tuple[str, ...] = ()
 
     def without(self, prefixes: Collection[str]) -> Difference:
-        """Returns the difference without the missing and surplus keys of a prefix."""
+        """Returns it without the missing and surplus keys that begin with a prefix."""
         starts = tuple(prefixes)
         return Difference(
             tuple(key for key in self.missing if not key.startswith(starts)),
@@ -53,13 +53,13 @@ class Difference:
         parts = {
             "it lacks": self.missing,
             "the program has no": self.surplus,
-            "of another shape or dtype are": self.reshaped,
+            "the shape or dtype differs for": self.reshaped,
         }
         return "; ".join(f"{k} {list_names(v)}" for k, v in parts.items() if v)
 
 
 def list_names(names: Collection[str]) -> str:
-    """Returns names with commas between, the first ones only when there are many."""
+    """Returns the sorted names as a comma-separated list, at most ten of them."""
     shown, more = sorted(names)[:_MOST_NAMES], len(names) - _MOST_NAMES
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
@@ -68,8 +68,8 @@ def compare(root: tf.train.Checkpoint, reader: tf.train.CheckpointReader) -> Dif
     """Compares the variables and Python states of a program with a checkpoint's.
 
     Args:
-      root: What would be restored.
-      reader: Reader of the checkpoint.
+      root: Objects that would be restored.
+      reader: Reader of the checkpoint's files.
 
     Raises:
       CheckpointError: The checkpoint was not written by `tf.train.Checkpoint`.
@@ -80,7 +80,8 @@ def compare(root: tf.train.Checkpoint, reader: tf.train.CheckpointReader) -> Dif
         reader.get_tensor(_GRAPH_KEY)
     ).nodes
     matched = _match(root, nodes)
-    # Slot variables of former optimizers hang on edges of their own: TensorFlow checks.
+    # Slot variables of TensorFlow's older optimizers are listed apart from children.
+    # TensorFlow itself checks them.
     slots = {s.slot_variable_node_id for node in nodes for s in node.slot_variables}
     known = {id(value) for value in matched.values()}
     shapes = reader.get_variable_to_shape_map()
@@ -116,7 +117,7 @@ class _Node(Protocol):
 
 
 def _match(root: object, nodes: Sequence[_Node]) -> dict[int, object]:
-    """Pairs the numbers of a checkpoint's objects with the program's objects."""
+    """Returns index in the checkpoint's object graph -> object of the program."""
     matched, queue = {0: root}, collections.deque([0])
     while queue:
         index = queue.popleft()
@@ -129,7 +130,7 @@ def _match(root: object, nodes: Sequence[_Node]) -> dict[int, object]:
 
 
 def _values_of(root: object) -> dict[str, object]:
-    """Returns key -> variable or Python state of all that a program would restore."""
+    """Returns all variables and Python states below the root, by key."""
     values: dict[str, object] = {}
     seen, queue = {id(root): root}, collections.deque([("", root)])
     while queue:
@@ -138,7 +139,7 @@ def _values_of(root: object) -> dict[str, object]:
             if id(child) in seen:
                 continue
             seen[id(child)] = child
-            # As TensorFlow writes a name that has a dot or a slash.
+            # TensorFlow's escapes for dots and slashes in names.
             key = path + name.replace(".", "..").replace("/", ".S")
             queue.append((f"{key}/", child))
             if isinstance(child, _VALUES):

@@ -5,9 +5,9 @@
     restored = latest.restore()              # None when nothing was saved yet
     latest.save(int(step))
 
-Both are ordinary TensorFlow checkpoints, and neither deletes the other's. Everything
-that a run is made of is in one `tf.train.Checkpoint`: weights, slots, sums of metrics,
-the step, and what Python remembers (`RunRecord`).
+Both are ordinary TensorFlow checkpoints, and neither class deletes the other's.
+Everything needed to resume a run is in one `tf.train.Checkpoint`: weights, optimizer
+slots, sums of metrics, the step, and Python values (`RunRecord`).
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class LatestCheckpoints:
     """Keeps the newest checkpoints of a run.
 
     Args:
-      checkpoint: What is saved and restored.
+      checkpoint: Objects to save and restore.
       directory: Folder of the checkpoints, made at the first save.
       keep: Number of checkpoints to keep, at least 1.
-      snapshot: Function that copies the present state and returns a
+      snapshot: Function that copies the current state and returns a
         `tf.train.Checkpoint` of the copy, for saving in the background. Without it,
         `save` returns when the files are complete.
       writes: Whether this process may write and delete files. Of several workers only
@@ -63,13 +63,14 @@ class LatestCheckpoints:
         self._kept: list[str] = []
 
     def save(self, step: int, row_due: bool = False) -> str:
-        """Writes a checkpoint, then deletes the oldest; the older survive a kill.
+        """Writes a checkpoint, then deletes the oldest ones beyond `keep`.
 
         Args:
-          step: Step of the present state, which names the checkpoint. A step that was
-            just saved or restored is not saved again.
-          row_due: Whether the epoch that ends at this step has no row yet. Such a
-            checkpoint gets another name: the one with the row is not written over it.
+          step: Step of the current state, which names the checkpoint. The step that was
+            saved or restored last is not saved again.
+          row_due: Whether an epoch ends at this step and its row of the history is
+            still missing. The checkpoint is then named `pending-...`, so that the later
+            one with the row does not overwrite it.
 
         Returns:
           Prefix of the newest checkpoint.
@@ -92,7 +93,7 @@ class LatestCheckpoints:
         return path
 
     def poll(self) -> None:
-        """Raises the failure of a save in the background, without waiting for it.
+        """Raises the error of a save in the background, if it has failed by now.
 
         Raises:
           CheckpointError: The save has failed.
@@ -116,11 +117,11 @@ class LatestCheckpoints:
             raise
 
     def restore(self, optional: Collection[str] = ()) -> Restored | None:
-        """Restores the newest whole checkpoint; the variables exist already.
+        """Restores the newest whole checkpoint; the variables must exist.
 
         Args:
-          optional: Beginnings of keys that the checkpoint may lack or have too much;
-            see `restore_checkpoint`.
+          optional: Prefixes of keys that only one side may have; see
+            `restore_checkpoint`.
 
         Returns:
           What was restored, or None when nothing was saved yet.
@@ -134,9 +135,9 @@ class LatestCheckpoints:
         restored = restore_checkpoint(self._checkpoint, path, optional)
         if self._writes:
             found = list_checkpoints(self.directory)
-            newer = found.index(path)  # and damaged: they are the first to be deleted
+            newer = found.index(path)  # number of damaged ones, deleted first
             self._kept = [*found[:newer], *reversed(found[newer:])]
-            self._rotate()  # which a killed run may not have come to
+            self._rotate()  # A killed run may not have done it.
         self.newest = path
         return restored
 
@@ -146,11 +147,10 @@ class LatestCheckpoints:
         self._rotate()
 
     def _rotate(self) -> None:
-        """Writes the state file and deletes the oldest.
+        """Writes the state file `checkpoint`, then deletes the oldest checkpoints.
 
-        The state file is for `tf.train.latest_checkpoint`. The new checkpoint is on the
-        disk by now, and the deletions come last, so that the state file names nothing
-        that is not there.
+        The state file is for `tf.train.latest_checkpoint`. Since the new checkpoint is
+        already on the disk and deletions come last, it names only what exists.
         """
         dropped, self._kept = self._kept[: -self._keep], self._kept[-self._keep :]
         names = [pathlib.Path(path).name for path in self._kept]

@@ -1,10 +1,10 @@
-"""Restores checkpoints: a whole run to go on with, or the weights of a model alone.
+"""Restores checkpoints: a whole run to resume, or the weights of a model alone.
 
     restore_checkpoint(tf.train.Checkpoint(model=model, step=step), path)
     restore_model(model, find_checkpoint("runs/mnist", "best"))
 
-A checkpoint that does not fit is refused before any variable is changed. Nothing that
-is read here can execute code: tensors, and JSON text.
+A checkpoint that does not fit is refused before any variable is changed. Only tensors
+and JSON text are read, so a checkpoint cannot execute code.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from lenet_tf.checkpoint.storage import (
 from lenet_tf.errors import CheckpointError
 from lenet_tf.optim.averaging import Average
 
-# Counts the calls of `tf.train.Checkpoint.save`, and is no part of a run.
+# Variable that counts calls of `tf.train.Checkpoint.save`; it is no part of a run.
 _SAVE_COUNTER = "save_counter"
 _AVERAGES = "average/averages/{}/.ATTRIBUTES/VARIABLE_VALUE"
 
@@ -40,8 +40,8 @@ class Restored:
 
     Attributes:
       path: Prefix of the checkpoint's files.
-      missing: Optional keys that the checkpoint lacks; their variables kept the values
-        they had.
+      missing: Optional keys that the checkpoint lacks; their variables kept their
+        values.
     """
 
     path: str
@@ -54,19 +54,22 @@ def restore_checkpoint(
     """Restores every variable and Python state of a checkpoint.
 
     Args:
-      checkpoint: What is restored; its variables exist already.
+      checkpoint: Objects to restore; their variables must exist.
       path: Prefix of the checkpoint's files.
-      optional: Beginnings of keys, such as "metrics/totals/", that the checkpoint may
-        lack, or have too much. What it lacks keeps its present value; what it has too
-        much is ignored.
+      optional: Prefixes of keys, such as "metrics/totals/", that only one side may
+        have. What the checkpoint lacks keeps its value; what the program lacks is
+        ignored.
+
+    Returns:
+      Path that was read, and the optional keys that it lacks.
 
     Raises:
       CheckpointError: The checkpoint is damaged, lacks a variable of the program, holds
-        one that the program lacks, or one of another shape or dtype. Nothing has been
-        restored then.
+        one that the program lacks, or one of another shape or dtype. In these cases
+        nothing has been restored.
     """
     path = str(path)
-    _ = checkpoint.save_counter  # made now: TensorFlow would restore it later
+    _ = checkpoint.save_counter  # created now, or it would be restored later
 
     def check(difference: Difference) -> None:
         unfit = difference.without([_SAVE_COUNTER, *optional])
@@ -76,8 +79,8 @@ def restore_checkpoint(
     found = _restore(checkpoint, path, "this program", check)
     if set(found.surplus) - {_SAVE_COUNTER}:
         logging.info("%s: not restored, %s", path, list_names(found.surplus))
-        # TensorFlow would read them from the file, long gone by then, as soon as the
-        # program has a variable of that name.
+        # TensorFlow would restore them when the program creates variables of the same
+        # names, from a file that may be gone by then.
         for part in tf.train.TrackableView(checkpoint).descendants():
             part._deferred_dependencies.clear()
     return Restored(path, tuple(k for k in found.missing if k != _SAVE_COUNTER))
@@ -91,19 +94,20 @@ def restore_model(
 ) -> None:
     """Restores the weights of a model alone, for evaluation or export.
 
-    A run with a moving average of the weights is measured with the averaged ones, so
-    these are what the model gets from a checkpoint that has them.
+    A run with a moving average of the weights is evaluated with the averaged weights,
+    so by default the model gets these if the checkpoint has them.
 
     Args:
       model: Model whose variables exist already.
       path: Prefix of a checkpoint's files.
       average: Moving average to restore as well; the model then gets the raw weights,
-        as in a trainer, which exchanges them when it evaluates.
-      weights: "averaged" or "raw" weights; None for the averaged ones if there are any.
+        as in a trainer, which swaps them for evaluation.
+      weights: Weights that the model gets, "averaged" or "raw"; None for the averaged
+        ones if there are any. Without effect if `average` is given.
 
     Raises:
-      CheckpointError: The checkpoint is damaged, or lacks a variable of the model, or
-        the averaged weights that were asked for.
+      CheckpointError: `weights` is unknown, the model has no variables yet, or the
+        checkpoint is damaged, does not fit, or lacks the averaged weights.
     """
     if weights not in ("averaged", "raw", None):
         raise CheckpointError(f"weights is {weights!r}: choose 'averaged' or 'raw'")
@@ -152,13 +156,13 @@ def _restore(
     what: str,
     check: Callable[[Difference], None],
 ) -> Difference:
-    """Restores what fits, after `check` has accepted how the two differ."""
+    """Restores what fits, unless `check` raises an error about the difference."""
     with readable_prefix(path) as prefix:
         try:
             difference = compare(checkpoint, tf.train.load_checkpoint(prefix))
             check(difference)
             status = checkpoint.read(prefix)
-            status.expect_partial()  # TensorFlow has nothing to warn of any more
+            status.expect_partial()  # No warnings: `check` has accepted it.
             if difference == Difference((), ()):
                 status.assert_consumed()
             elif not difference.missing:
@@ -184,7 +188,8 @@ def find_checkpoint(workdir: pathlib.Path | str, which: str = "latest") -> str:
       Prefix of the checkpoint's files.
 
     Raises:
-      CheckpointError: There is none, or it is damaged or may not be read.
+      CheckpointError: There is none, it is damaged or cannot be read, or `which` is
+        unknown.
     """
     workdir = pathlib.Path(workdir)
     if which == "best":
@@ -192,7 +197,7 @@ def find_checkpoint(workdir: pathlib.Path | str, which: str = "latest") -> str:
         reason = path and find_damage(path)
         if reason:
             raise CheckpointError(
-                f"{path} is damaged: {reason}; put it back, or take the latest"
+                f"{path} is damaged: {reason}; put a copy back, or use the latest"
             )
     elif which == "latest":
         path = newest_whole(workdir / "checkpoints")

@@ -1,4 +1,4 @@
-"""Checkpoints as files: written whole or not at all, read through before they are used.
+"""Checkpoint files, written whole or not at all, and verified before they are used.
 
     write(checkpoint, "checkpoints/step-700")
     find_damage("checkpoints/step-700")      # None, or what is wrong with it
@@ -23,7 +23,7 @@ from absl import logging
 from lenet_tf.errors import CheckpointError
 from lenet_tf.files import first_line, flush_to_disk, make_folder, os_errors_as
 
-# What TensorFlow raises for files that are cut, empty, overwritten or gone.
+# What TensorFlow raises for files that are truncated, empty, overwritten or gone.
 READ_ERRORS = (tf.errors.OpError, RuntimeError, ValueError, IndexError, OSError)
 _NAME = r"(?P<name>(?:step|pending)-(?P<step>[0-9]{1,19}))"
 _FILE = re.compile(rf"{_NAME}\.(index|data-[0-9]+-of-[0-9]+)")
@@ -33,7 +33,7 @@ _UNFINISHED = re.compile(rf"{_NAME}_temp")
 def write(checkpoint: tf.train.Checkpoint, path: str) -> None:
     """Writes a checkpoint whole, or not at all.
 
-    When this returns, the files are on the disk, and a power loss does not harm them.
+    When this returns, the files are on the disk, where they survive a power loss.
 
     Raises:
       CheckpointError: The checkpoint cannot be written, as when the disk is full.
@@ -41,7 +41,7 @@ def write(checkpoint: tf.train.Checkpoint, path: str) -> None:
     prefix = pathlib.Path(path)
     try:
         make_folder(prefix.parent)
-        _ = checkpoint.save_counter  # made now, so that every file has it
+        _ = checkpoint.save_counter  # created now, so that every file has it
         checkpoint.write(path)
         for file in checkpoint_files(path):
             flush_to_disk(file)
@@ -61,7 +61,7 @@ def write(checkpoint: tf.train.Checkpoint, path: str) -> None:
 def reason_of(error: Exception) -> str:
     """Returns in one line why a checkpoint could not be read or written."""
     reason = getattr(error, "strerror", None) or first_line(error)
-    # TensorFlow puts the names of its operations around.
+    # Without the operations' names that TensorFlow adds.
     return re.sub(r"{{[^}]*}} *| \[Op:\w*\]", "", reason)
 
 
@@ -90,10 +90,13 @@ def delete(path: str) -> None:
 
 
 def remove_unfinished(directory: pathlib.Path | str) -> None:
-    """Deletes the temporary folders of saves that were killed.
+    """Deletes the temporary folders of saves that were killed, if it can.
 
     Args:
       directory: Folder of checkpoints; it need not exist.
+
+    Raises:
+      CheckpointError: The folder cannot be read.
     """
     directory = pathlib.Path(directory)
     with os_errors_as(CheckpointError, f"{directory} cannot be read"):
@@ -105,10 +108,10 @@ def remove_unfinished(directory: pathlib.Path | str) -> None:
 
 @contextlib.contextmanager
 def readable_prefix(path: str) -> Iterator[str]:
-    """Yields a prefix by which TensorFlow can read a checkpoint.
+    """Yields a prefix that TensorFlow can read a checkpoint by.
 
-    TensorFlow takes a prefix for a search pattern, so it does not find what lies in a
-    folder named `a[b]` or `a*`. A link of a plain name then stands in for the folder.
+    TensorFlow treats a prefix as a glob pattern, so it finds no checkpoint in a folder
+    named `a[b]` or `a*`. A temporary link then stands in for such a folder.
 
     Raises:
       CheckpointError: The link cannot be made.
@@ -126,15 +129,15 @@ def readable_prefix(path: str) -> Iterator[str]:
 
 
 def find_damage(path: str) -> str | None:
-    """Reads a checkpoint through, and returns what is wrong with it, or None.
+    """Returns what is wrong with a checkpoint, or None.
 
-    The checksum of every value is verified.
+    Every value is read, and its checksum verified.
 
     Args:
       path: Prefix of the checkpoint's files.
 
     Raises:
-      CheckpointError: The permission to read it is missing.
+      CheckpointError: This process has no permission to read it.
     """
     files = checkpoint_files(path)
     for kind in (".index", ".data-"):
@@ -162,7 +165,8 @@ def find_damage(path: str) -> str | None:
 def list_checkpoints(directory: pathlib.Path | str) -> list[str]:
     """Returns the prefixes of all checkpoints in a folder, whole or not, newest first.
 
-    Of one step `pending-...`, saved before the epoch's row, is older than `step-...`.
+    Of one step, `pending-...`, saved before the epoch's row of the history is known, is
+    older than `step-...`.
 
     Raises:
       CheckpointError: The folder cannot be read.
@@ -176,9 +180,9 @@ def list_checkpoints(directory: pathlib.Path | str) -> list[str]:
 def newest_whole(directory: pathlib.Path | str) -> str | None:
     """Finds the newest checkpoint that is whole.
 
-    The state file is not trusted: it may be empty, or name what is not there. Damaged
-    checkpoints are reported, with the reason, and left as they are. A first save that
-    a kill has cut short does not count, since the state file is written after it.
+    The state file `checkpoint` is not trusted: it may be empty, or name what is not
+    there. Damaged checkpoints are logged, with the reason, and left as they are. A
+    first save that a kill cut short does not count; there is no state file yet then.
 
     Args:
       directory: Folder of a run's latest checkpoints; it need not exist.
@@ -187,8 +191,8 @@ def newest_whole(directory: pathlib.Path | str) -> str | None:
       Prefix of the checkpoint's files, or None when none was ever saved.
 
     Raises:
-      CheckpointError: There are checkpoints, or a state file, but none is whole; or the
-        permission to read them is missing.
+      CheckpointError: There are checkpoints, or a state file, but none is whole; or
+        they cannot be read.
     """
     directory = pathlib.Path(directory)
     found = list_checkpoints(directory)
@@ -214,9 +218,9 @@ def newest_whole(directory: pathlib.Path | str) -> str | None:
 
 
 def _is_cut_short(path: str) -> bool:
-    """Whether a save was interrupted: its index, written last, is not there or empty.
+    """Whether a save was interrupted: its index, written last, is missing or empty.
 
-    A power loss may also leave the data empty.
+    After a power loss the data may be empty too.
     """
     files = checkpoint_files(path)
     if not any(file.name.endswith(".index") for file in files):

@@ -1,4 +1,4 @@
-"""Names, files, arrays and streams become global batches."""
+"""Datasets by name, and global batches from arrays or `tf.data` datasets."""
 
 from lenet_tf.data.batches import Batches as Batches
 from lenet_tf.data.datasets import Examples as Examples

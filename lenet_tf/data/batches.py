@@ -5,11 +5,11 @@
         block["image"]        # [steps, rows, H, W, C]
         block["weight"]       # float32 [steps, rows], 0 where a row is padding
 
-A block is a run of consecutive batches of one epoch, which the loop in the graph takes
-at one call. The rows of a batch are divided evenly among the replicas, so a batch is
+A block holds consecutive batches of one epoch, for one call of the training loop in the
+graph. The rows of a batch are divided evenly among the replicas, so a batch is
 padded to a multiple of their number, and the last batch of an epoch to full size.
 Padding has weight 0 and repeats a real example. The batches from a step on are the same
-whether the run started at that step or came there from step 0.
+whether the run started at that step or reached it from step 0.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ class Batches:
     """Examples cut into global batches, in an order fixed by (seed, epoch).
 
     Args:
-      source: Where the examples come from, one of
+      source: Source of the examples, one of
         - a dict of arrays [N, ...], kept in memory; shuffled when `seed` is given;
-        - a `tf.data.Dataset` of dicts, one example an element, in an order of its own
-          that must be the same at each iteration for a run to be resumable exactly;
+        - a `tf.data.Dataset` of dicts, each a single example. A run resumes exactly
+          only if the order is the same at each iteration;
         - a function from the epoch (int, from 0) to such a dataset, for an order that
           changes from epoch to epoch.
-        An entry `weight` (one number an example) weighs the examples.
+        An optional entry `weight` holds each example's weight, one number.
       batch_size: Number of examples in a global batch, over all replicas.
-      seed: Seed of the order of arrays, an int64; None keeps the order they have.
-      examples: Number of elements of a dataset, needed where it cannot tell.
+      seed: Seed for shuffling arrays, an int64; None keeps their order.
+      examples: Number of elements in a dataset, needed if its cardinality is unknown.
 
     Attributes:
       examples: Number of examples in an epoch.
-      batch_size: As given.
-      seed: As given.
+      batch_size: Number of examples in a global batch.
+      seed: Seed for shuffling, or None.
 
     Raises:
       UsageError: The source is of another kind, has no examples or none of positive
-        weight, its entries cannot be batched, its length is unknown or not that of
-        `examples`, `batch_size` is below 1 or far above the number of examples, or a
-        seed comes with a dataset.
+        weight, its entries cannot be batched, its length is unknown or differs from
+        `examples`, `batch_size` is below 1 or far above the number of examples, or
+        `seed` is not an int64 or is given with a dataset.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Batches:
                 f"batch_size is {batch_size}: it must be at most {self.examples}, the "
                 f"number of examples, or {padding / 2**30:.3g} GiB would be padding"
             )
-        # The blocks from one start on, because evaluation comes back to them.
+        # The last blocks made, kept because evaluation asks for the same ones again.
         self._blocks: tuple[tuple[int, ...], tf.data.Dataset] | None = None
 
     @property
@@ -90,7 +90,7 @@ class Batches:
         return -(-self.examples // self.batch_size)
 
     def rows(self, replicas: int) -> int:
-        """Returns the rows of a batch: the batch size, made a multiple of replicas."""
+        """Returns the batch size, rounded up to a multiple of the replicas' number."""
         return -(-self.batch_size // replicas) * replicas
 
     def spec(self, replicas: int) -> dict[str, tf.TensorSpec]:
@@ -103,7 +103,7 @@ class Batches:
         }
 
     def identity(self) -> dict[str, int | str | None]:
-        """Returns by what a resumed run recognizes its data and their order.
+        """Returns values by which a resumed run recognizes its data and their order.
 
         Returns:
           `examples`, `batch_size`, `seed`, and `checksum`: a CRC-32 of the names,
@@ -126,24 +126,24 @@ class Batches:
         epochs: int | None = None,
         max_bytes: int = BLOCK_BYTES,
     ) -> Iterator[Block]:
-        """Yields the blocks from a step on.
+        """Yields the blocks from `start_step` on.
 
         How many batches a block holds does not change what the batches are.
 
         Args:
-          replicas: Number that the rows of a batch are padded to a multiple of.
+          replicas: Number of replicas; a batch is padded to a multiple of it.
           steps_per_loop: Largest number of batches in a block. A block also ends with
             its epoch.
-          start_step: Number of batches to leave out, counted from epoch 0.
-          epochs: Epoch (from 0) to end before; None goes on for ever.
-          max_bytes: Largest size of a block, unless a single batch is larger. About
-            four blocks are in memory at a time, so that the next ones are ready.
+          start_step: Number of batches to skip, counted from the start of epoch 0.
+          epochs: Number of epochs, counted from epoch 0, to end after; None for no end.
+          max_bytes: Largest size of a block in bytes, unless a single batch is larger.
+            About four blocks are in memory at a time, so that the next ones are ready.
 
         Yields:
           Dicts of tensors [steps, rows, ...], `weight` among them.
 
         Raises:
-          UsageError: An epoch of a dataset has not `examples` elements.
+          UsageError: An epoch of a dataset does not have `examples` elements.
         """
         rows = self.rows(replicas)
         fitting = max_bytes // max(1, rows * self._bytes_per_example())
@@ -162,7 +162,7 @@ class Batches:
                     raise
                 raise UsageError(
                     f"epoch {epoch} of the dataset does not have {self.examples} "
-                    "examples: give the number that every epoch has as examples="
+                    "examples: pass examples=N with the number that every epoch has"
                 ) from error
             epoch, first = epoch + 1, 0
 
@@ -171,7 +171,7 @@ class Batches:
         return sum(math.prod(e.shape) * e.dtype.size for e in entries)
 
     def _indexed_blocks(self, *start: int) -> tf.data.Dataset:
-        """Returns `_make_indexed_blocks`, made anew only for another start."""
+        """Returns the dataset of blocks, the same again if `start` has not changed."""
         if self._blocks is None or self._blocks[0] != start:
             self._blocks = start, self._make_indexed_blocks(*start)
         return self._blocks[1]
@@ -202,8 +202,7 @@ class Batches:
 def epoch_order(examples: int, seed: int | None, epoch: tf.Tensor) -> tf.Tensor:
     """Returns the order of the examples in an epoch, int32 [examples].
 
-    The order is a permutation that is a pure function of (seed, epoch). Without a seed
-    it is 0, 1, 2 ...
+    The order is a pure function of (seed, epoch). Without a seed it is 0, 1, 2 ...
     """
     order = tf.range(examples)
     if seed is None:
@@ -213,9 +212,9 @@ def epoch_order(examples: int, seed: int | None, epoch: tf.Tensor) -> tf.Tensor:
 
 
 def _ready(blocks: tf.data.Dataset) -> tf.data.Dataset:
-    """Keeps two blocks ready."""
+    """Prefetches two blocks."""
     options = tf.data.Options()
-    # There is nothing to tune, and the end of a tuned iterator waits for its tuner,
-    # which sleeps for 10 ms times a growing power of two: seconds, after a few seconds.
+    # There is nothing to tune, and closing an autotuned iterator waits for its tuning
+    # thread, which sleeps for 10 ms, 20 ms, 40 ms and so on, up to seconds.
     options.autotune.enabled = False
     return blocks.prefetch(2).with_options(options)

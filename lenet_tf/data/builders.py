@@ -4,7 +4,7 @@
     image_and_label(builder)     # ("image", "label")
     is_prepared(builder)         # no network attempt
 
-TFDS is imported only when it is needed; it takes TensorFlow along only when it reads.
+TFDS is imported only when it is needed, and imports TensorFlow only when it reads.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NAME = re.compile(r"\w+(/[\w.\-]+)?(:\d+\.\d+\.\d+)?", re.ASCII)
 
 
 def import_tfds() -> Any:
-    """Imports TFDS without its network and, off a terminal, its progress bars.
+    """Imports TFDS without its cloud bucket and, off a terminal, its progress bars.
 
     Raises:
       DataError: TFDS, or a package that it needs, is not installed.
@@ -43,7 +43,7 @@ def import_tfds() -> Any:
             f"({one_line(str(error))}): pip install 'lenet_tf[data]'"
         ) from error
 
-    # Off by default now; versions where it was on looked there even for prepared data.
+    # Older versions look into TFDS's cloud bucket by default, even for prepared data.
     gcs_utils._is_gcs_disabled = True
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
@@ -54,7 +54,7 @@ def data_root(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
     """Returns TFDS's directory: `data_dir`, else TFDS_DATA_DIR, else the standard one.
 
     Raises:
-      DataError: It cannot be a local directory.
+      DataError: The path cannot be a local directory.
     """
     root = os.fspath(
         data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
@@ -69,7 +69,7 @@ def data_root(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
     except UnicodeEncodeError as error:
         raise DataError(f"data_dir is {root!a}: it must be UTF-8") from error
     except PermissionError:
-        pass  # Whoever opens it will tell.
+        pass  # The error is raised when it is opened.
     except (OSError, RuntimeError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(
@@ -82,12 +82,12 @@ def open_builder(name: str, root: pathlib.Path) -> Any:
     """Returns the TFDS builder of a dataset, prepared or not.
 
     Args:
-      name: dataset[/config][:version]. A dataset that TFDS has no code for is found too
-        when it lies prepared in `root`.
-      root: TFDS's directory.
+      name: Name in the form dataset[/config][:version]. A dataset that TFDS has no code
+        for is found too, if it is prepared in `root`.
+      root: Directory of TFDS's datasets.
 
     Raises:
-      DataError: TFDS has no such dataset, config or version, or what lies in `root` is
+      DataError: TFDS has no such dataset, config or version, or the one in `root` is
         damaged, cannot be read, or has features that are not TFDS's own.
     """
     tfds = import_tfds()
@@ -126,9 +126,9 @@ def _configs(tfds: Any, dataset: str) -> list[str]:
 def _only_features_of_tfds(tfds: Any) -> Iterator[None]:
     """Keeps TFDS from importing the Python modules that a features.json names.
 
-    TFDS reads a dataset that it has no code for by the classes named in that file, and
-    imports whatever module they are in. A data directory from a stranger could so name
-    a module of the stranger's.
+    For a dataset that it has no code for, TFDS imports the classes named in that file,
+    from whatever module. A data directory from a stranger could run the stranger's code
+    that way.
     """
     connector = tfds.features.FeatureConnector
     original = vars(connector)["cls_from_name"]
@@ -149,10 +149,11 @@ def _only_features_of_tfds(tfds: Any) -> Iterator[None]:
 
 
 def image_and_label(builder: Any) -> tuple[str, str]:
-    """Returns the names of a dataset's one image and one class label.
+    """Returns the names of a dataset's image and class label features.
 
     Raises:
-      DataError: There are none or several, or images differ in shape or are not uint8.
+      DataError: There is not exactly one of each, or the images differ in shape or are
+        not uint8.
     """
     kinds = import_tfds().features
     features = dict(builder.info.features or {})
@@ -174,7 +175,7 @@ def image_and_label(builder: Any) -> tuple[str, str]:
 
 
 def is_prepared(builder: Any) -> bool:
-    """Returns whether the builder's version directory is there and complete.
+    """Whether the builder's version directory is there and complete.
 
     Raises:
       DataError: The directory is there, but TFDS did not finish it, or it cannot be

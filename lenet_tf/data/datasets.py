@@ -6,8 +6,8 @@
     len(splits.validation)          # 2000: the last of TFDS's train split
     splits.test                     # read now, not before
 
-Any TFDS dataset will do whose images are uint8, all of one size, with one class label
-each. `preparation` says where the raw files come from.
+Any TFDS dataset works whose images are uint8 and all of one size, with one class label
+each. `preparation` describes where the raw files come from.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class Splits:
       builder: TFDS builder of a prepared dataset.
       validation_examples: Number of examples at the end of the train split that make
         the validation split.
-      source: Where the raw files came from, in words.
+      source: Origin of the raw files, in words, such as "already prepared".
 
     Attributes:
       name: TFDS name, with the config if there is one.
-      directory: TFDS's version directory.
-      source: As given.
+      directory: Directory of the prepared version.
+      source: Origin of the raw files, in words.
       image_shape: Height, width and channels of every image.
       num_classes: Number of classes; labels are 0 to `num_classes` - 1.
       train_examples: Size of `train`, known without reading it.
@@ -62,8 +62,8 @@ class Splits:
       test_examples: Size of `test`, known without reading it.
 
     Raises:
-      DataError: The dataset has no train or test split or does not fit, or
-        `validation_examples` leaves nothing to train on.
+      DataError: The dataset has no train or test split, has other features than one
+        image and one class label, or `validation_examples` leaves nothing to train on.
     """
 
     def __init__(self, builder: Any, validation_examples: int, source: str) -> None:
@@ -156,7 +156,7 @@ class Splits:
         tfds = builders.import_tfds()
         options = tf.data.Options()
         options.deterministic = True
-        # Tuning takes longer than reading.
+        # Autotuning takes longer than reading.
         options.autotune.enabled = False
         wanted = {self._image_key: True, self._label_key: True}
         return self._builder.as_dataset(
@@ -181,15 +181,16 @@ def load(
     validation_examples: int = 2000,
     idx_dir: str | os.PathLike[str] | None = None,
 ) -> Splits:
-    """Opens a dataset, after preparing it if it is not yet prepared.
+    """Opens a dataset, and prepares it first if that has not been done.
 
-    Reading a split starts TensorFlow: configure logical devices before.
+    Reading a split starts TensorFlow: call `make_strategy` before.
 
     Args:
       name: TFDS name, such as "mnist", "fashion_mnist" or "emnist/letters".
-      data_dir: TFDS's directory; by default TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      data_dir: Directory of TFDS's datasets; by default the environment variable
+        TFDS_DATA_DIR, else ~/tensorflow_datasets.
       validation_examples: Number of examples at the end of the train split to hold out.
-      idx_dir: Folder with the dataset's four IDX files, used if it is not prepared.
+      idx_dir: Folder with the dataset's four IDX files, read if it is not yet prepared.
 
     Returns:
       The dataset's splits, none of them read yet.
@@ -199,7 +200,7 @@ def load(
         be read or written, or `validation_examples` is negative or leaves nothing to
         train on.
     """
-    if validation_examples < 0:  # wrong for every dataset: no download before
+    if validation_examples < 0:  # wrong for every dataset: do not download first
         raise DataError(
             f"validation_examples is {validation_examples}: it must be at least 0"
         )
@@ -213,15 +214,16 @@ def prepare(
     data_dir: str | os.PathLike[str] | None = None,
     idx_dir: str | os.PathLike[str] | None = None,
 ) -> pathlib.Path:
-    """Prepares a dataset, unless it is prepared.
+    """Downloads a dataset and writes it in TFDS's format, unless that has been done.
 
     Args:
       name: TFDS name, such as "mnist", "fashion_mnist" or "emnist/letters".
-      data_dir: TFDS's directory; by default TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      idx_dir: Folder with the dataset's four IDX files, used if it is not prepared.
+      data_dir: Directory of TFDS's datasets; by default the environment variable
+        TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      idx_dir: Folder with the dataset's four IDX files, read if it is not yet prepared.
 
     Returns:
-      TFDS's version directory, such as ~/tensorflow_datasets/mnist/3.0.1.
+      Directory of the prepared version, such as ~/tensorflow_datasets/mnist/3.0.1.
 
     Raises:
       DataError: The dataset is unknown, unfit or cannot be obtained, or `data_dir`

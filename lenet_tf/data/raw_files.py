@@ -1,8 +1,10 @@
-"""Where the raw files of a dataset come from: a folder of IDX files, or a host.
+"""Finds IDX files in a folder, and checks whether a download's host answers.
 
-find_idx("my_folder")["train"]           # (images file, labels file)
-check = start(host_trouble, url)         # runs meanwhile
-settle(check, deadline)                  # None, or why the host cannot serve
+    find_idx("my_folder")["train"]           # (images file, labels file)
+    check = start(host_trouble, url)         # runs in a thread
+    settle(check, deadline)                  # None, or why the host cannot be used
+
+A check that has no answer by its deadline is left behind, never waited for.
 """
 
 from __future__ import annotations
@@ -24,15 +26,15 @@ _T = TypeVar("_T")
 def find_idx(
     idx_dir: str | os.PathLike[str], emnist_split: str | None = None
 ) -> dict[str, tuple[pathlib.Path, pathlib.Path]]:
-    """Returns the four IDX files in a folder, under any of their usual names.
+    """Finds the four IDX files in a folder, under any of their usual names.
 
     Args:
-      idx_dir: The folder.
-      emnist_split: Part of EMNIST, such as "letters", whose own file names are accepted
+      idx_dir: Folder with the files.
+      emnist_split: Part of EMNIST, such as "letters", whose file names are accepted
         as well; None for other datasets.
 
     Returns:
-      {"train": (images, labels), "test": (images, labels)}.
+      Paths, as {"train": (images, labels), "test": (images, labels)}.
 
     Raises:
       DataError: `idx_dir` is not a folder, or a file is missing.
@@ -78,10 +80,10 @@ def find_idx(
 
 
 def start(function: Callable[..., _T], *args: Any) -> concurrent.futures.Future[_T]:
-    """Calls a function in a thread that cannot keep the program from ending.
+    """Calls a function in a daemon thread, and returns the future of its result.
 
-    The look-up of a host name, for one, cannot be given a time limit, so a thread that
-    waits for it has to be left behind.
+    A host name look-up, for one, has no time limit; it must not keep the program from
+    ending, as a thread of ThreadPoolExecutor would.
     """
     future: concurrent.futures.Future[_T] = concurrent.futures.Future()
 
@@ -96,7 +98,7 @@ def start(function: Callable[..., _T], *args: Any) -> concurrent.futures.Future[
 
 
 def settle(check: concurrent.futures.Future[str | None], deadline: float) -> str | None:
-    """Returns a check's result, or that it had none by `deadline` (time.monotonic)."""
+    """Returns a check's result, or "no answer" after `deadline` (time.monotonic)."""
     try:
         return check.result(timeout=max(0.0, deadline - time.monotonic()))
     except concurrent.futures.TimeoutError:
@@ -104,17 +106,17 @@ def settle(check: concurrent.futures.Future[str | None], deadline: float) -> str
 
 
 def host_trouble(url: str) -> str | None:
-    """Asks for `url` as TFDS would, proxies of the environment included.
+    """Requests `url` as TFDS would, through the proxies of the environment.
 
     Returns:
-      None if the answer has begun to arrive, else why it did not.
+      None if the host can be used, else the reason in one line.
     """
     import requests  # TFDS downloads with it: same proxies, same certificates.
 
     try:
         with requests.get(url, stream=True, timeout=CHECK_SECONDS) as response:
             if response.ok or response.status_code in (404, 405):
-                return None  # The host is there; what is missing TFDS will say.
+                return None  # The host is there; TFDS will report a missing file.
             return f"answered HTTP {response.status_code}"
     except (requests.RequestException, ValueError) as error:
         cause = getattr(error.args[0], "reason", None) if error.args else None
@@ -122,6 +124,6 @@ def host_trouble(url: str) -> str | None:
 
 
 def one_line(text: str, length: int = 200) -> str:
-    """Joins the lines of a message that others wrote, and cuts it."""
+    """Joins the lines of a message, and cuts it to `length` characters."""
     text = " ".join(text.split())
     return text if len(text) <= length else text[: length - 1] + "…"

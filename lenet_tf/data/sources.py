@@ -1,14 +1,14 @@
-"""What examples come from: arrays in memory, or a stream.
+"""Sources of examples: arrays in memory, or a `tf.data.Dataset`.
 
     source = open_source({"image": images, "label": labels})
     source.examples                          # N
     source.spec["image"]                     # TensorSpec([28, 28, 1], tf.uint8)
     source.gather(tf.constant([[3, 1]]))     # {"image": [1, 2, 28, 28, 1], ...}
 
-There are two kinds of source. An `IndexedSource` returns the examples of any given
-indices, so `Batches` chooses their order. A `StreamSource` is read from its start, in
-the order that it has. A new kind of storage that can read row i implements
-`IndexedSource` and gets a line in `open_source`.
+There are two kinds of source. An `IndexedSource` returns examples by their indices, so
+`Batches` chooses the order. A `StreamSource` is read from its start, in its own order.
+A new kind of storage that can read row i implements `IndexedSource` and gets a line in
+`open_source`.
 
 Every block from a source has an entry `weight`. A row of weight 0 is either padding or
 an example that the user has given that weight. In both cases the row holds a copy of
@@ -34,16 +34,16 @@ Arrays = Mapping[str, np.ndarray]
 Streams = Callable[[int], tf.data.Dataset]
 SourceLike: TypeAlias = Arrays | tf.data.Dataset | Streams
 
-PADDING = -1  # in place of an example's index
+PADDING = -1  # stands in the place of an example's index
 _ALL_WEIGHTS_0 = "every example has weight 0: give at least one a weight above 0"
 
 
 class Source(Protocol):
-    """What every source tells about its examples.
+    """What all kinds of source have in common.
 
     Attributes:
       examples: Number of examples in an epoch.
-      spec: Entry name -> shape and dtype of one example.
+      spec: Shape and dtype of each entry of one example, by entry name.
     """
 
     examples: int
@@ -58,10 +58,10 @@ class IndexedSource(Source, Protocol):
     """A source that reads any example by its index."""
 
     def gather(self, index: tf.Tensor) -> Block:
-        """Returns the examples of some indices; runs in a tf.data graph.
+        """Returns the examples with given indices; called in a tf.data graph.
 
         Args:
-          index: Indices of examples or PADDING, int32 [...].
+          index: Indices of examples, PADDING for padding, int32 [...].
 
         Returns:
           Entry name -> tensor [..., *shape of the entry], `weight` among them.
@@ -72,11 +72,11 @@ class ArraySource:
     """Arrays [N, ...], kept in memory.
 
     Args:
-      arrays: Entry name -> array, all of one length.
+      arrays: Arrays of numbers or strings by entry name, all of one length N.
 
     Raises:
-      UsageError: An entry is not an array of numbers or strings, lengths differ, or no
-        example has a positive weight.
+      UsageError: An entry is not an array of numbers or strings, lengths differ, the
+        entry `weight` is not one number per example, or no weight is positive.
     """
 
     def __init__(self, arrays: Arrays) -> None:
@@ -87,7 +87,7 @@ class ArraySource:
         }
         if len(set(lengths.values())) != 1 or "none" in lengths.values():
             raise UsageError(
-                f"the arrays have lengths {lengths}: give one or more, equal"
+                f"the arrays have lengths {lengths}: give arrays of one length"
             )
         self.examples: int = len(next(iter(self._arrays.values())))
         self.spec: Spec = {
@@ -95,7 +95,7 @@ class ArraySource:
         }
         check_entries(self.spec)
         self._weight: tf.Tensor | None = None
-        self._stand_in = 0  # the example that rows of weight 0 show
+        self._stand_in = 0  # index of the example that fills rows of weight 0
         if WEIGHT in self._arrays and self.examples:
             self._weight = tf.cast(self._arrays[WEIGHT], tf.float32)
             positive = self._weight.numpy() > 0
@@ -104,7 +104,7 @@ class ArraySource:
             self._stand_in = int(positive.argmax())
 
     def gather(self, index: tf.Tensor) -> Block:
-        """Returns the examples of some indices; see `IndexedSource`."""
+        """Returns the examples with given indices; see `IndexedSource`."""
         weight = tf.cast(index != PADDING, tf.float32)
         if self._weight is not None:
             own = tf.gather(self._weight, tf.maximum(index, 0))
@@ -129,11 +129,12 @@ class ArraySource:
 
 
 class StreamSource:
-    """A `tf.data.Dataset` of dicts for each epoch, one example an element.
+    """A `tf.data.Dataset` for each epoch, whose elements are dicts of one example.
 
     Args:
-      streams: Function from the epoch (int, from 0) to its dataset.
-      examples: Number of elements of each dataset, needed where it cannot tell.
+      streams: Function that returns the dataset of an epoch (int, from 0).
+      examples: Number of elements in each dataset, needed if its cardinality is
+        unknown.
 
     Raises:
       UsageError: The elements cannot be batched, or their number is unknown.
@@ -157,13 +158,13 @@ class StreamSource:
 
         Args:
           epoch: Number of the epoch, from 0.
-          first_step: Number of batches at the epoch's start to leave out.
+          first_step: Number of batches to skip at the start of the epoch.
           batch_size: Number of examples in a batch; the last may have fewer.
-          rows: Number of rows of every batch; what is not an example is padding.
+          rows: Number of rows in every batch, those of padding included.
 
         Returns:
           A dataset of dicts of tensors [rows, ...], `weight` among them. Iterating it
-          raises FailedPreconditionError if the epoch has not `examples` elements.
+          raises FailedPreconditionError if the epoch does not have `examples` elements.
         """
         stand_in = self._stand_in
 
@@ -187,13 +188,13 @@ class StreamSource:
 
         skipped = first_step * batch_size
         dataset = self._streams(epoch).skip(skipped)
-        # An epoch of another length is an error of its own, not a wrong epoch.
+        # Raises an error if the epoch has another length, instead of ending it there.
         left = tf.data.experimental.assert_cardinality(self.examples - skipped)
         return dataset.apply(left).batch(batch_size).map(pad)
 
     @functools.cached_property
     def _stand_in(self) -> Block:
-        """The first example of positive weight, which rows of weight 0 show."""
+        """The first example of positive weight, which fills rows of weight 0."""
         if WEIGHT not in self.spec:
             return {}
         positive = self._streams(0).filter(lambda e: tf.cast(e[WEIGHT], tf.float32) > 0)
@@ -210,7 +211,7 @@ class StreamSource:
 def open_source(
     data: SourceLike, seed: int | None = None, examples: int | None = None
 ) -> ArraySource | StreamSource:
-    """Returns the source that data, as `Batches` takes it, stands for.
+    """Returns the source for data of any kind that `Batches` accepts.
 
     Raises:
       UsageError: The data is of another kind, or does not go with `seed` or `examples`.
@@ -236,7 +237,7 @@ def open_source(
 
 
 def _resident(name: str, values: np.ndarray) -> tf.Tensor:
-    """Copies an array into memory of TensorFlow's."""
+    """Copies an array into a tensor, so that later changes of it have no effect."""
     try:
         if isinstance(values, Mapping):
             raise TypeError("it is a dict")
@@ -268,7 +269,7 @@ def _number_of_elements(dataset: tf.data.Dataset, examples: int | None) -> int:
 
 
 def _column(values: tf.Tensor, rank: int) -> tf.Tensor:
-    """Reshapes [B] to [B, 1, ...], to go with tensors of a rank."""
+    """Reshapes [B] to [B, 1, ...] with `rank` dimensions, for broadcasting."""
     return tf.reshape(values, [-1] + [1] * (rank - 1))
 
 

@@ -1,4 +1,4 @@
-"""Which devices and workers train, and how their numbers are summed."""
+"""The devices and workers that train, and sums over them."""
 
 from lenet_tf.parallel.collectives import all_reduce_sum as all_reduce_sum
 from lenet_tf.parallel.collectives import local_assign as local_assign

@@ -5,7 +5,7 @@
     addresses(resolver)                   # {"worker 0": "host1:2222", ...}
 
 Everything is checked here, before TensorFlow reads it: TensorFlow would wait forever
-for a worker that is described wrongly.
+for a worker whose address is wrong.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FORM = (
     '"task": {"type": "worker", "index": 0}}'
 )
 SLURM_PORT = 8888
-# In the order in which gRPC asks for them; it takes the first.
+# In the order in which gRPC looks for them; it uses the first that is set.
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
 _EXCEPTIONS = ("no_grpc_proxy", "no_proxy")
 # A label of a host name, by RFC 1123; underscores are common in container names.
@@ -41,7 +41,7 @@ _repr.maxstring = 80
 
 
 def find_cluster() -> Resolver | None:
-    """Finds the cluster that this process belongs to, by TF_CONFIG or else by Slurm.
+    """Finds the cluster of this process, from TF_CONFIG or else from Slurm.
 
     Returns:
       The resolver of the cluster, or None when there is no other worker.
@@ -66,7 +66,7 @@ def from_tf_config(text: str) -> Resolver:
         most one `chief`, and `task`, which has the `type` and `index` of this process.
 
     Raises:
-      UsageError: The text has any other form.
+      UsageError: The text does not have this form.
     """
     try:
         config = json.loads(text)
@@ -110,7 +110,7 @@ def from_tf_config(text: str) -> Resolver:
 
 
 def from_slurm() -> Resolver:
-    """Reads the cluster from the variables that `srun` sets, by TensorFlow's resolver.
+    """Reads the cluster from srun's environment variables, with TensorFlow's resolver.
 
     Every task of the job step is a worker. The first worker of a node listens on port
     8888, the others on the ports above. TensorFlow sorts the nodes by name and expects
@@ -124,8 +124,8 @@ def from_slurm() -> Resolver:
     try:
         slurm = tf.distribute.cluster_resolver.SlurmClusterResolver(
             port_base=SLURM_PORT,
-            # Without these numbers it runs nvidia-smi and fails if there is none. They
-            # have no effect: `_resolver` counts the GPUs.
+            # Without these numbers it runs nvidia-smi, and fails if there is none. They
+            # have no other effect: `_resolver` counts the GPUs.
             gpus_per_node=1024,
             gpus_per_task=1,
             auto_set_gpu=False,
@@ -168,7 +168,7 @@ def is_chief(resolver: Resolver) -> bool:
 
 
 def check_proxies(resolver: Resolver) -> None:
-    """Refuses a proxy that would intercept the workers' connections.
+    """Checks that no proxy would intercept the workers' connections.
 
     Raises:
       UsageError: There is one; the message says what `no_proxy` must be.

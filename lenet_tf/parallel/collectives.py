@@ -1,7 +1,9 @@
 """Sums over all replicas, and updates of each replica's own copy of a variable.
 
-loss, count = all_reduce_sum([loss, count])  # in a replica context
-local_assign_add(step, 1)                    # each replica updates its own copy
+In a replica context, as in a function that `strategy.run` calls:
+
+    loss, count = all_reduce_sum([loss, count])
+    local_assign_add(step, 1)                # each replica updates its own copy
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import tensorflow as tf
 def all_reduce_sum(
     tensors: Sequence[tf.Tensor], differentiable: bool = True
 ) -> list[tf.Tensor]:
-    """Sums tensors over the replicas, all tensors of one dtype in one all-reduce.
+    """Sums tensors over the replicas, with one all-reduce for each dtype.
 
     Must be called in a replica context. Every replica gets the same sums.
 
@@ -36,7 +38,7 @@ def all_reduce_sum(
 
 
 def all_reduce_flat(flat: tf.Tensor, differentiable: bool = False) -> tf.Tensor:
-    """Sums a vector over the replicas, in a replica context; see `all_reduce_sum`."""
+    """Sums a vector over the replicas; otherwise like `all_reduce_sum`."""
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync == 1:
         return flat
@@ -54,21 +56,21 @@ def _sum_replicas(strategy: tf.distribute.Strategy, value: tf.Tensor) -> tf.Tens
 
 
 def flatten(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Concatenates tensors of one dtype to one vector."""
+    """Concatenates tensors of one dtype into a vector."""
     return tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], axis=0)
 
 
 def unflatten(flat: tf.Tensor, like: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Splits a vector into tensors of the static shapes of `like`."""
+    """Splits a vector into tensors with the static shapes of those in `like`."""
     parts = tf.split(flat, [tensor.shape.num_elements() for tensor in like])
     return [tf.reshape(p, t.shape) for p, t in zip(parts, like, strict=True)]
 
 
 def local_handle(variable: tf.Variable) -> tf.Tensor:
-    """Returns the resource of this replica's own copy of a variable.
+    """Returns the resource handle of this replica's own copy of a variable.
 
-    All replicas make the same update from the same all-reduced numbers, so the copies
-    stay equal without communication; `variable.assign` would send the value around.
+    All replicas make the same update from the same all-reduced values, so the copies
+    stay equal without the communication that `variable.assign` involves.
     """
     return variable.handle
 
@@ -88,10 +90,10 @@ def local_assign_add(variable: tf.Variable, value: tf.Tensor) -> None:
 
 
 def value_of(variable: tf.Variable) -> np.ndarray:
-    """Returns the value of this worker's first copy of a variable; all are equal.
+    """Returns the value of a variable, read from this worker's first copy.
 
     `variable.numpy()` of a distributed variable takes ten times as long, too long for
-    the numbers that are read between inner loops.
+    values that are read between inner loops.
     """
     copies: Sequence[tf.Variable] = getattr(variable, "values", (variable,))
     return copies[0].numpy()

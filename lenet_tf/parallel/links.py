@@ -1,8 +1,10 @@
-"""The open connections of a worker to all others, and what they tell.
+"""Connections between a worker and all others, which show when a worker is lost.
 
-links.enter()                         # from here on a lost worker matters
-links.lost()                          # names of the workers that were lost
-links.leave()                         # tells the others that this one may end
+    links.enter()                         # from here on the workers need each other
+    links.lost()                          # names of the workers that were lost
+    links.leave()                         # tells the others that this one may end
+
+`meeting` opens the connections, and `watch` looks at them.
 """
 
 from __future__ import annotations
@@ -19,16 +21,17 @@ _LEFT = b"-"
 
 
 class Links:
-    """Connects this worker to all others; two connections between any two.
+    """Two connections to each other worker, one opened by either side.
 
-    A worker that ends without having left as often as this one has entered was lost.
+    A worker is lost if its process ends before it has called `leave` as often as this
+    worker has called `enter`.
 
     Args:
-      addresses: Name -> address of every other worker.
-      opened: Name -> non-blocking connection that this worker opened. It closes when
-        the other process ends.
-      accepted: Name -> non-blocking connection that the other worker opened. It closes
-        when this process ends.
+      addresses: Addresses of all other workers, by name.
+      opened: Non-blocking connections that this worker opened, by the other's name.
+        What the others send is read from them; they close when the other process ends.
+      accepted: Non-blocking connections that the others opened, by name. What this
+        worker sends is written to them.
     """
 
     def __init__(
@@ -45,11 +48,11 @@ class Links:
         self._lock = threading.Lock()
 
     def enter(self) -> None:
-        """Begins a time in which the workers need each other."""
+        """Begins a period in which the workers need each other."""
         self._entered += 1
 
     def leave(self) -> None:
-        """Ends it, and tells the others."""
+        """Ends the period, and tells the other workers."""
         for connection in self._accepted.values():
             with contextlib.suppress(OSError):
                 connection.sendall(_LEFT)

@@ -1,12 +1,13 @@
-"""How the workers of a run meet, before TensorFlow connects them.
+"""Connects the workers of a run with each other, before TensorFlow does.
 
     links = meet(resolver, timeout=60)    # returns when all workers have met
 
-TensorFlow would wait forever for a worker that does not come, and would take any
-program that listens at its address for it. So each worker first listens at its own
-address and connects to all others. On every connection both sides send a greeting: a
-digest of the cluster and the worker's name. The side that connected then sends one byte
-more, so that a worker leaves the meeting only when all others have read its greeting.
+TensorFlow would wait forever for a worker that is not started, and would take any
+program that listens at its address for the worker. So each worker first listens at its
+own address and connects to all others. On every connection both sides send a greeting:
+a digest of the cluster and the worker's name. The side that connected then sends one
+more byte, so that a worker leaves the meeting only when all others have read its
+greeting.
 
 The connections stay open as `Links`: the system closes them when a process ends,
 however it ends and whatever TensorFlow is waiting for.
@@ -28,7 +29,7 @@ from lenet_tf.parallel.cluster import Resolver, addresses, own_name, split_addre
 from lenet_tf.parallel.links import Links, is_closed
 
 _T = TypeVar("_T")
-_WAIT_SECONDS = 5.0  # for one connection, and for the greeting on it
+_WAIT_SECONDS = 5.0  # longest wait for a connection, and for the greeting on it
 _PROGRAM = "lenet_tf "  # begins every greeting
 _MET = b"+"
 _NO_ANSWER = "does not answer"
@@ -37,18 +38,18 @@ _NO_ANSWER = "does not answer"
 def meet(resolver: Resolver, timeout: float) -> Links:
     """Waits until all workers of the cluster have met each other.
 
-    The worker listens at its own address meanwhile, and leaves the port to TensorFlow
-    afterwards.
+    The worker listens at its own address in the meantime, and frees the port for
+    TensorFlow at the end.
 
     Args:
       resolver: Resolver of the cluster, with at least two workers.
-      timeout: Seconds to wait.
+      timeout: Longest time to wait, in seconds.
 
     Returns:
       The connections to all other workers.
 
     Raises:
-      UsageError: The port is taken, a worker did not come in time, another program
+      UsageError: The port is taken, a worker did not start in time, another program
         listens at its address, or a worker ended while others were still missing.
     """
     return _Meeting(resolver).run(timeout)
@@ -116,7 +117,7 @@ class _Meeting:
         )
 
     def _connect(self, name: str) -> None:
-        """Connects to a worker, again and again until it answers by its name."""
+        """Connects to a worker, again and again until it answers with its name."""
         address = self._others[name]
         while not self._over.wait(0.1):
             try:
@@ -198,7 +199,7 @@ def _keep_alive(connection: socket.socket) -> None:
 
 
 def _receive(connection: socket.socket, size: int) -> bytes:
-    """Reads up to `size` bytes or a line's end, or what comes in _WAIT_SECONDS."""
+    """Reads `size` bytes, or to the end of a line, or what comes in _WAIT_SECONDS."""
     received, deadline = b"", time.monotonic() + _WAIT_SECONDS
     with contextlib.suppress(OSError):
         while len(received) < size and not received.endswith(b"\n"):

@@ -1,4 +1,4 @@
-"""Which devices train, and how their numbers are summed.
+"""Chooses the devices that train, and makes a `tf.distribute.Strategy` of them.
 
     strategy = make_strategy("auto")      # one replica for each GPU, or CPU core
     with strategy.scope():
@@ -25,8 +25,9 @@ from lenet_tf.parallel.meeting import meet
 from lenet_tf.parallel.watch import Watch
 
 STRATEGIES = ("auto", "mirrored", "one_device", "multi_worker")
-# With fewer, a replica spends more time on the all-reduce than it saves.
-MIN_EXAMPLES = 16  # of a global batch, for each replica that "auto" makes
+# Fewest examples of a global batch for each replica that "auto" makes. With fewer, the
+# all-reduce takes more time than another replica saves.
+MIN_EXAMPLES = 16
 
 
 def make_strategy(
@@ -49,15 +50,15 @@ def make_strategy(
           worker without GPUs; the workers are those of TF_CONFIG or of a Slurm step;
         - "auto": "multi_worker" when there are several workers, else "mirrored".
       batch_size: Number of examples in a global batch, if it is known.
-      worker_timeout: Seconds to wait for the other workers to start.
+      worker_timeout: Longest time to wait for the other workers to start, in seconds.
 
     Returns:
       The strategy; `strategy.num_replicas_in_sync` is the number of replicas.
 
     Raises:
-      UsageError: The number of replicas is no number above 0, or above the number of
-        devices or `batch_size`; the kind is unknown; TensorFlow has started already
-        with fewer CPU devices; the cluster is malformed, or a worker does not come.
+      UsageError: The number of replicas is below 1, or above the number of devices or
+        `batch_size`; the kind is unknown; TensorFlow has already started with fewer
+        CPU devices; the cluster is malformed, or a worker does not start in time.
     """
     if kind not in STRATEGIES:
         raise UsageError(f"strategy is {kind!r}: choose one of {', '.join(STRATEGIES)}")
@@ -109,11 +110,11 @@ def _mirrored(
     if gpus:
         return tf.distribute.MirroredStrategy(devices)
     _split_cpu(count)
-    # By default oneDNN makes its backward convolutions anew in every step, to save
-    # memory that small networks do not need. That takes 5 % of a step. It reads the
-    # variable at the first convolution.
+    # By default TensorFlow makes oneDNN's backward convolutions anew in every step. It
+    # saves memory, but takes 5 % of a small network's step. TensorFlow reads the
+    # environment variable at the first convolution.
     os.environ.setdefault("TF_MKL_OPTIMIZE_PRIMITIVE_MEMUSE", "false")
-    # For CPU devices the default is collective ops, whose state belongs to the process:
+    # For CPU devices the default is collective ops, which keep state in the process:
     # after one error, or a second strategy of another size, they no longer work.
     reduction = tf.distribute.ReductionToOneDevice()
     return tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction)
@@ -136,7 +137,8 @@ def _multi_worker(
             "any other TensorFlow operation, and start all workers again"
         ) from error
     links_of[strategy] = links
-    # TensorFlow has installed its own handler, which waits for its coordinator.
+    # TensorFlow has installed a C++ handler, which waits for its coordinator. This
+    # installs Python's again.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     return strategy
@@ -176,7 +178,7 @@ def _cores() -> int:
 
 
 def _configured_cpus() -> int:
-    """Returns the number of logical CPU devices that were asked for, 0 if none were."""
+    """Returns the number of logical CPU devices configured before, 0 for none."""
     (cpu,) = tf.config.list_physical_devices("CPU")
     return len(tf.config.get_logical_device_configuration(cpu) or ())
 
@@ -186,7 +188,7 @@ def _cpu_device_limit() -> int:
 
 
 def _split_cpu(count: int) -> None:
-    """Makes so many logical CPU devices, unless there are enough."""
+    """Splits the CPU into `count` logical devices, unless there are enough."""
     if _configured_cpus() >= count:
         return
     (cpu,) = tf.config.list_physical_devices("CPU")

@@ -1,10 +1,10 @@
-"""Ends this process when another worker of the run was lost.
+"""Ends this process when another worker of the run is lost.
 
     with Watch(links):
         ...                               # what may wait for another worker
 
 TensorFlow may wait forever for a worker that has ended. The watch is a thread that
-looks at the workers' own connections, so it works whatever TensorFlow waits for.
+looks at the connections of `links`, so it works while the main thread waits.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import threading
 
 from lenet_tf.parallel.links import Links
 
-# How long a worker may take to end by its own error when another was lost.
+# Time that a worker has to end with an error of its own after another was lost.
 LOST_SECONDS = 10.0
 _INTERVAL = 0.5
 
 
 class Watch:
-    """Ends this process, with one line and status 1, when another worker was lost.
+    """Ends this process, with one line and status 1, when another worker is lost.
 
         with Watch(links) as watch:
             ...                           # what may wait for another worker
-            watch.stop()                  # from here on the workers may end apart
+            watch.stop()                  # from here on each worker may end
 
-    When an error leaves the context, the watch no longer ends the main thread's work.
-    It ends the process only if TensorFlow then waits for a lost worker at its exit.
+    After an error has left the context, the main thread may finish what it does. The
+    watch then ends the process only if TensorFlow waits for a lost worker at exit.
 
     Args:
       links: Connections to all other workers.
@@ -60,7 +60,7 @@ class Watch:
     def wait_for_loss(self) -> str | None:
         """Returns a line that names a lost worker, or None if none was lost.
 
-        It waits up to LOST_SECONDS, for TensorFlow may have noticed the loss first.
+        It waits up to LOST_SECONDS, since TensorFlow may be the first to notice.
         """
         return self._lost_line if self._noticed.wait(LOST_SECONDS) else None
 

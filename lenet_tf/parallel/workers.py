@@ -6,8 +6,8 @@
     if is_chief(strategy):
         ...                               # writes
 
-Without MultiWorkerMirroredStrategy there is one worker, the chief, and all of this
-costs nothing.
+Without MultiWorkerMirroredStrategy there is one worker, the chief, and all of this does
+nothing.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from lenet_tf.parallel.watch import Watch
 from lenet_tf.signals import SIGNALS, StopRequested
 
 _T = TypeVar("_T")
-# What collectives raise when another worker, or the connection to it, is gone. They
-# raise the same for other reasons.
+# What collectives raise when another worker, or the connection to it, is gone, but for
+# other reasons too.
 _MAY_BE_A_LOSS = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
@@ -49,16 +49,16 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 def together(
     strategy: tf.distribute.Strategy, poll: Callable[[], None]
 ) -> Iterator[Callable[[], None]]:
-    """Stops all workers together, and lets none wait for one that was lost.
+    """Context in which all workers stop together, and none waits for a lost one.
 
     Args:
-      strategy: Strategy of the run. A lost worker is noticed if `make_strategy` made
-        it.
-      poll: Function that raises StopRequested when this process shall stop.
+      strategy: Strategy of the run. A lost worker is noticed only if `make_strategy`
+        made it.
+      poll: Function that raises StopRequested when this process should stop.
 
     Yields:
-      The function to call instead of `poll`, by all workers at the same steps. It
-      raises StopRequested in all of them when `poll` does so in one.
+      Function that all workers call, at the same steps, instead of `poll`. It raises
+      StopRequested in all of them when `poll` does so in one.
 
     Raises:
       UsageError: A worker was lost. If this process waits in TensorFlow, it ends with
@@ -70,7 +70,7 @@ def together(
     with Watch(links_of.get(strategy, Links({}, {}, {}))) as watch:
 
         def poll_all() -> None:
-            asked = [0] * signal.NSIG  # by signal number; 0 for none
+            asked = [0] * signal.NSIG  # 1 at the signal's number, or at 0 for no signal
             try:
                 poll()
             except StopRequested as stop:
@@ -78,7 +78,7 @@ def together(
             workers = _sum(strategy, asked)
             for signum in (*SIGNALS, *range(1, signal.NSIG), None):
                 if workers[signum or 0]:
-                    watch.stop()  # the chief saves, while the others end
+                    watch.stop()  # the others may end while the chief still saves
                     raise StopRequested(signum)
 
         try:
@@ -97,10 +97,11 @@ def check_alike(strategy: tf.distribute.Strategy, values: Mapping[str, object]) 
 
     Args:
       strategy: Strategy of the run.
-      values: Name -> string, number, Boolean, None, or list or dict of such.
+      values: Values by name, each a string, number, Boolean, None, or a list or dict
+        of these.
 
     Raises:
-      UsageError: Some values differ, in all workers alike. The message gives their
+      UsageError: Some values differ; raised in all workers. The message gives their
         names and this worker's values.
     """
     if not _several(strategy) or not values:
@@ -135,7 +136,7 @@ def same_steps(
     blocks: Iterable[_T],
     steps: Callable[[_T], int],
 ) -> Iterator[_T]:
-    """Passes blocks of batches on, if all workers have blocks of the same sizes.
+    """Yields blocks of batches, if all workers have blocks of the same sizes.
 
     A worker whose data ends before the others' would leave them waiting forever in a
     step's all-reduce.
@@ -149,8 +150,8 @@ def same_steps(
       The blocks.
 
     Raises:
-      UsageError: The next block has another number of steps in another worker, or has
-        come to an end there. Raised in all workers, before any of them trains on it.
+      UsageError: The next block has another number of steps in another worker, or
+        there is none. Raised in all workers, before any of them trains on it.
     """
     for block in blocks:
         check_alike(strategy, {_NEXT: steps(block)})
@@ -158,7 +159,7 @@ def same_steps(
     check_alike(strategy, {_NEXT: 0})
 
 
-_NEXT = "the number of steps until the next look"
+_NEXT = "the number of steps in the next block"
 
 
 def _several(strategy: tf.distribute.Strategy) -> bool:
@@ -166,7 +167,7 @@ def _several(strategy: tf.distribute.Strategy) -> bool:
 
 
 def _digest(item: tuple[str, object]) -> list[int]:
-    """Returns three 16-bit integers that stand for a name and its value."""
+    """Returns a hash of a name and its value, as three 16-bit integers."""
     digest = hashlib.sha256(json.dumps(item, sort_keys=True, default=str).encode())
     data = digest.digest()
     return [int.from_bytes(data[i : i + 2], "big") for i in (0, 2, 4)]
@@ -182,7 +183,7 @@ def _sum(strategy: tf.distribute.Strategy, values: Sequence[float]) -> list[floa
 def _summed(strategy: tf.distribute.Strategy, values: tf.Tensor) -> tf.Tensor:
     def add() -> tf.Tensor:
         context = tf.distribute.get_replica_context()
-        mine = tf.identity(values)  # on this replica's device, which the sum asks for
+        mine = tf.identity(values)  # on this replica's device, as all_reduce requires
         return context.all_reduce(tf.distribute.ReduceOp.SUM, mine)
 
     return strategy.run(add)

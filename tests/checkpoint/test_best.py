@@ -213,6 +213,6 @@ def test_an_entry_without_a_number_is_damage(tmp_path: pathlib.Path) -> None:
             f'{{"metric": "score", "checkpoints": [{entry}]}}'
         )
         with pytest.raises(
-            CheckpointError, match=r"best\.json is damaged: put it back"
+            CheckpointError, match=r"best\.json is damaged: put a copy back"
         ):
             BestCheckpoints(Run().checkpoint, tmp_path, "score").entries()

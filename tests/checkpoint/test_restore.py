@@ -141,7 +141,8 @@ def test_a_misfit_changes_no_variable_and_does_not_speak_of_the_save_counter(
         restore_checkpoint(again.checkpoint, path)
     assert str(error.value) == (
         f"{path} does not fit this program: it lacks model/extra; the program has no "
-        "model/surplus; of another shape or dtype are model/b ([5], in the program [3])"
+        "model/surplus; the shape or dtype differs for model/b "
+        "([5], in the program [3])"
     )
     np.testing.assert_array_equal(again.model.w, np.full([2, 3], 7.0))
     np.testing.assert_array_equal(again.model.b, np.full([3], 7.0))
@@ -185,7 +186,7 @@ def test_a_checkpoint_of_another_model_is_told_of_in_one_line(
     lines = [line for line in finished.stderr.splitlines() if " port.cc" not in line]
     (line,) = [line for line in lines if "cuda" not in line and "absl::" not in line]
     assert "model/layers/0" in line
-    assert "and 30 more; of another shape" in line
+    assert "and 30 more; the shape or dtype differs" in line
 
 
 def test_optional_keys_may_be_missing_or_surplus(

@@ -185,7 +185,7 @@ def test_best_survives_rotation_and_restarts(
     [
         ("", "cannot be read as JSON"),
         ("[1]", "a JSON object is expected"),
-        ("{}", "is damaged: put it back, or move"),
+        ("{}", "is damaged: put a copy back, or move"),
         ('{"checkpoints": 3}', "is damaged"),
         ('{"checkpoints": [{"step": "../../x", "value": 1}]}', "is damaged"),
         ('{"checkpoints": [{"step": 7, "value": "high"}]}', "is damaged"),
@@ -211,7 +211,7 @@ def test_a_run_with_a_broken_list_of_the_best_ends_before_it_trains(
     finished = run(EXPERIMENT, f"--workdir={run_dir}", "--epochs=4")
     assert finished.status == 1
     (line,) = finished.stderr.splitlines()
-    assert "best.json is damaged: put it back, or move" in line
+    assert "best.json is damaged: put a copy back, or move" in line
 
 
 def test_a_damaged_best_is_named_when_a_run_goes_on(run_dir: pathlib.Path) -> None:
