@@ -87,7 +87,7 @@ class ArraySource:
         }
         if len(set(lengths.values())) != 1 or "none" in lengths.values():
             raise UsageError(
-                f"the arrays have lengths {lengths}: give arrays of one length"
+                f"the arrays have lengths {lengths}: give one or more, of equal length"
             )
         self.examples: int = len(next(iter(self._arrays.values())))
         self.spec: Spec = {
