@@ -65,8 +65,10 @@ class Batches:
         seed: int | None = None,
         examples: int | None = None,
     ) -> None:
-        if batch_size < 1:
-            raise UsageError(f"batch_size is {batch_size}: it must be at least 1")
+        if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+            raise UsageError(
+                f"batch_size is {batch_size!r}: give a whole number from 1"
+            )
         if seed is not None and not -(2**63) <= seed < 2**63:
             raise UsageError(f"seed is {seed}: it must fit into 64 bits, with its sign")
         self._source = open_source(source, seed, examples)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from lenet_tf.errors import UsageError
 from lenet_tf.nn import fast_ops
 
 Seed = tuple[int, int]
@@ -130,6 +131,8 @@ class Subsample(tf.Module):
 
     def __init__(self, kind: str, name: str = "subsample") -> None:
         super().__init__(name=name)
+        if kind not in self.KINDS:
+            raise UsageError(f"kind is {kind!r}: choose one of {', '.join(self.KINDS)}")
         self.kind = kind
         self.pool = "max" if kind == "max" else "average"
 

@@ -34,13 +34,17 @@ def softmax_cross_entropy(
         Szegedy et al., "Rethinking the Inception architecture", CVPR 2016, section 7.
 
     Returns:
-      float [B].
+      float [B]. A label out of its range is an error, or NaN (on GPUs, under XLA, and
+      with smoothing).
     """
     labels = tf.cast(labels, tf.int32)
     if not smoothing:
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
     target = tf.one_hot(labels, logits.shape[1], dtype=logits.dtype)
     target = target * (1 - smoothing) + smoothing / logits.shape[1]
+    # A label that is no class must not train in silence, as a target without it would.
+    known = (labels >= 0) & (labels < logits.shape[1])
+    target = tf.where(known[:, None], target, float("nan"))
     return tf.nn.softmax_cross_entropy_with_logits(target, logits)
 
 

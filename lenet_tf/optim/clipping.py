@@ -24,6 +24,9 @@ def clip_by_norm(gradient: tf.Tensor, clip_norm: float) -> tf.Tensor:
     Returns:
       The gradient, of the same shape and dtype.
     """
+    if gradient.dtype in (tf.float16, tf.bfloat16):  # whose squares overflow or vanish
+        wide = clip_by_norm(tf.cast(gradient, tf.float32), clip_norm)
+        return tf.cast(wide, gradient.dtype)
     norm = tf.norm(gradient)
 
     def clipped() -> tf.Tensor:

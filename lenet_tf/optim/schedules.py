@@ -226,9 +226,13 @@ def polynomial(
       power: Exponent; 1 is a line.
 
     Raises:
-      UsageError: The first rate or the steps are out of their range.
+      UsageError: A rate, the steps or the power are out of their range.
     """
     _check(start, steps)
+    if not (end >= 0 and power > 0):
+        raise UsageError(
+            f"end is {end} and power is {power}: they must be at least 0, and above 0"
+        )
 
     def schedule(step: tf.Tensor) -> tf.Tensor:
         left = 1 - tf.minimum(tf.cast(step, tf.float32) / steps, 1.0)

@@ -27,14 +27,20 @@ def non_finite(state: TrainState, start: int, step: int) -> NonFiniteError:
     Returns:
       The error, to be raised by the caller.
     """
+    losses = {update.loss for update in state.updates.values()}
+    totals = [total for key, total in state.metrics.totals.items() if key in losses]
     hit = [v.name.split(":")[0] for v in state.trained if not _finite(v)]
-    what = f"the gradient of {hit[0]}" if hit else "the loss"
     scale = state.loss_scale
-    if scale is not None and float(value_of(scale.scale)) < 1:
-        what = "the gradient, however small the loss is scaled,"
+    what = [] if all(map(_finite, totals)) else ["the loss"]
+    if hit:
+        what.append(f"the gradient of {hit[0]}")
+    elif scale is not None and float(value_of(scale.scale)) < 1:
+        what.append("the gradient of the scaled loss, however small the scale,")
+    subject = " and ".join(what or ["the gradient"])
+    verb = "are" if len(what) > 1 else "is"
     return NonFiniteError(
-        f"{what} is not finite at step {step} (in the loop of steps {start + 1} to "
-        f"{step}): lower the learning rate, clip the gradient, or look at the data"
+        f"{subject} {verb} not finite at step {step} (in the loop of steps {start + 1} "
+        f"to {step}): lower the learning rate, clip the gradient, or look at the data"
     )
 
 

@@ -24,7 +24,7 @@ from lenet_tf.train.inner_loop import steps_in
 from lenet_tf.train.state import TrainState
 
 
-class Trains(Protocol):
+class TrainerLike(Protocol):
     """What the outer loop needs of a trainer."""
 
     state: TrainState
@@ -55,7 +55,7 @@ class OuterLoop:
 
     def __init__(
         self,
-        trainer: Trains,
+        trainer: TrainerLike,
         train: Batches,
         epochs: int,
         validation: Batches | None,

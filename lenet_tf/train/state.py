@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -20,6 +20,7 @@ from lenet_tf.optim.loss_scale import LossScale
 from lenet_tf.train.metrics import Accumulators
 from lenet_tf.train.update import Rule, Update, distinct_variables
 
+_MAY_CHANGE = ("checksum", "seed")
 OPTIMIZER = "optimizer"  # name of the only update of most runs
 
 Identity = Mapping[str, int | str | None]
@@ -40,12 +41,16 @@ class RunRecord(tf.train.experimental.PythonState):
         self.seconds = 0.0
         self.data: Identity | None = None
 
-    def begin(self, data: Identity, step: int) -> dict[str, int | str | None]:
+    def begin(
+        self, data: Identity, step: int, changed: bool = False
+    ) -> dict[str, int | str | None]:
         """Records the training data, after a check that they are those of before.
 
         Args:
           data: Identity of the training data (`Batches.identity`).
           step: Number of steps done.
+          changed: Whether the examples and their order may be others than before; their
+            number and the batch size may not, since they tell where an epoch ends.
 
         Returns:
           Description -> value, of what must be the same in all workers.
@@ -57,12 +62,13 @@ class RunRecord(tf.train.experimental.PythonState):
         differing = [
             f"{key} was {value} and is {data.get(key)}"
             for key, value in before.items()
-            if data.get(key) != value
+            if data.get(key) != value and not (changed and key in _MAY_CHANGE)
         ]
         if differing:
             raise UsageError(
                 f"the {step} steps so far were trained on other batches "
-                f"({', '.join(differing)}): go on with those, or make another Trainer"
+                f"({', '.join(differing)}): go on with those, make another Trainer, or, "
+                "if only the values of examples were mended, pass data_changed=True"
             )
         self.data = data
         here = {f"the {key} of the training data": v for key, v in data.items()}
@@ -123,6 +129,24 @@ class TrainState:
     record: RunRecord
     metrics: Accumulators
     own: tf.Module | None = None
+
+    def make_metrics(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Makes the accumulators of a step's values, unless they are there.
+
+        Args:
+          shapes: Name -> shape of one example's value.
+
+        Raises:
+          UsageError: They are there, and the shapes were others.
+        """
+        before = {key: list(total.shape) for key, total in self.metrics.totals.items()}
+        if not before:
+            self.metrics = Accumulators(shapes)
+        elif before != shapes:
+            raise UsageError(
+                f"the values of a step are {shapes}, but were {before}: make another "
+                "Trainer for other data"
+            )
 
     @property
     def trained(self) -> tuple[tf.Variable, ...]:

@@ -28,7 +28,7 @@ traced without AutoGraph: for a Python `if` or `while` on tensors, put that code
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TypeAlias
 
 import tensorflow as tf
@@ -38,10 +38,10 @@ from lenet_tf.nn.losses import Forward
 from lenet_tf.parallel.collectives import all_reduce_sum
 from lenet_tf.train.finite import all_finite
 from lenet_tf.train.gradients import clipped, mean_gradients
+from lenet_tf.train.inner_loop import Batch
 from lenet_tf.train.metrics import Accumulators, weighted_sums
 from lenet_tf.train.state import TrainState
 
-Batch: TypeAlias = Mapping[str, tf.Tensor]
 # Returns whether to go on (bool scalar, the same on all replicas), or None for always.
 Step: TypeAlias = Callable[[TrainState, Batch], tf.Tensor | None]
 

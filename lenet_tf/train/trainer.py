@@ -26,12 +26,12 @@ from lenet_tf.train.actions import Action, Enough, close, in_order
 from lenet_tf.train.evaluation import Evaluation
 from lenet_tf.train.failures import non_finite
 from lenet_tf.train.inner_loop import InnerLoop, steps_in
-from lenet_tf.train.metrics import Accumulators
 from lenet_tf.train.model_state import check_state
 from lenet_tf.train.outer_loop import OuterLoop
 from lenet_tf.train.outputs import Spec, preview_training
+from lenet_tf.train.preview import Preview
 from lenet_tf.train.saver import Saver
-from lenet_tf.train.state import RunRecord, make_state
+from lenet_tf.train.state import make_state
 from lenet_tf.train.step import Batch, Step, TrainStep
 from lenet_tf.train.update import Rule, Update
 
@@ -103,24 +103,16 @@ class Trainer:
             loss_scaling=loss_scaling,
             own=step if isinstance(step, tf.Module) else None,
         )
+        self.model, self.record = self.state.model, self.state.record
         self._loop: InnerLoop | None = None
+        self._seen: Preview | None = None
         self._spec: Spec = {}
         self._evaluations: dict[object, Evaluation] = {}
 
     @property
-    def model(self) -> tf.Module:
-        """The model."""
-        return self.state.model
-
-    @property
-    def record(self) -> RunRecord:
-        """The rows of the history, and the wall-clock time."""
-        return self.state.record
-
-    @property
     def traces(self) -> dict[str, int]:
         """Number of traces of the training loop and of the evaluation loops."""
-        evaluated = sum(evaluation.traces for evaluation in self._evaluations.values())
+        evaluated = sum(each.traces for each in self._evaluations.values())
         return {"train": self._loop.traces if self._loop else 0, "evaluate": evaluated}
 
     def fit(
@@ -132,6 +124,7 @@ class Trainer:
         saver: Saver | None = None,
         actions: Sequence[Action] = (),
         poll: Callable[[], None] = lambda: None,
+        data_changed: bool = False,
     ) -> History:
         """Trains until `epochs` epochs are done, from the saver's newest checkpoint on.
 
@@ -144,10 +137,11 @@ class Trainer:
           actions: Functions to call in turn after each inner loop, before saving.
           poll: Function to call between inner loops, also those of an evaluation. If it
             or an action raises StopRequested, the run is saved before that is raised.
+          data_changed: Whether the examples may be others than in the steps so far.
 
         Returns:
-          Metric name -> one value per epoch, from the first epoch on, as in Keras's
-          `History.history`; NaN where an epoch lacks the metric.
+          Metric name -> one value per epoch, from the first epoch on; NaN where an
+          epoch lacks the metric.
 
         Raises:
           UsageError: `epochs` is below 0, the data are not those of the steps so far,
@@ -158,7 +152,7 @@ class Trainer:
             loop in which that happened is saved.
         """
         if epochs < 0:
-            raise UsageError(f"epochs is {epochs}: it must be at least 0")
+            raise UsageError(f"epochs is {epochs}: give 0 or more")
         if saver is not None and not isinstance(saver, Saver):
             raise UsageError(f"saver is {saver!r}: give lenet_tf.Saver(directory)")
         self.start(train)
@@ -167,7 +161,7 @@ class Trainer:
             names += [f"val_{name}" for name in self._evaluation(validation).names]
         if saver is not None:
             saver.start(self.state, self.strategy, names)
-        here = self.record.begin(train.identity(), self._steps_done())
+        here = self.record.begin(train.identity(), self._steps_done(), data_changed)
         held_out = validation.identity() if validation is not None else {}
         here |= {f"the {key} of the validation data": v for key, v in held_out.items()}
         check_alike(self.strategy, {"epochs": epochs, **here})
@@ -231,6 +225,7 @@ class Trainer:
         spec = self._spec_of(train)
         if self._loop is None or spec != self._spec:
             self._make_loop(spec)
+        assert self._seen is not None
         rows, epoch = train.rows(replicas), train.steps_per_epoch * train.batch_size
         check_state(
             self._seen,
@@ -267,9 +262,8 @@ class Trainer:
     def _make_loop(self, spec: Spec) -> None:
         state, step = self.state, self._step
         self._seen, shapes = preview_training(step, state, self.strategy, spec)
-        if not state.metrics.totals:
-            with self.strategy.scope():
-                state.metrics = Accumulators(shapes)
+        with self.strategy.scope():
+            state.make_metrics(shapes)
 
         def on_replica(batch: Batch) -> tf.Tensor | None:
             return step(state, batch)

@@ -28,6 +28,7 @@ _KEEP = flags.DEFINE_integer("keep", 3, "")
 _BACKGROUND = flags.DEFINE_bool("background", False, "")
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.01, "")
 _SLOW = flags.DEFINE_enum("slow", None, ["trace", "train", "evaluate", "save"], "")
+_MENDED = flags.DEFINE_bool("mended", False, "")
 _BAD_PIXEL = flags.DEFINE_float("bad_pixel", 0.5, "Of the last training example.")
 
 EXAMPLES = 50
@@ -146,6 +147,7 @@ def main() -> None:
                 lenet_tf.at(lenet_tf.every_epoch(), history),
             ],
             poll=stop.check,
+            data_changed=_MENDED.value,
         )
 
 

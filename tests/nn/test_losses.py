@@ -170,3 +170,9 @@ def test_label_smoothing_is_that_of_keras(smoothing: float) -> None:
     )
     ours = softmax_cross_entropy(tf.constant(logits), tf.constant(labels), smoothing)
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_that_is_no_class_does_not_train_in_silence(label: int) -> None:
+    loss = softmax_cross_entropy(tf.zeros([2, 3]), tf.constant([1, label]), 0.1)
+    assert np.isnan(loss.numpy()).tolist() == [False, True]

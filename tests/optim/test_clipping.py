@@ -54,3 +54,12 @@ def test_the_dtype_stays(dtype: str) -> None:
     result = clip_by_norm(gradient, 5.0)
     assert result.dtype == dtype
     np.testing.assert_allclose(tf.cast(result, tf.float64), [3, 4], rtol=0.01)
+
+
+@pytest.mark.parametrize(("size", "count"), [(10.0, 200_000), (1e-4, 2_000)])
+def test_half_precision_is_clipped_though_its_squares_overflow_or_vanish(
+    size: float, count: int
+) -> None:
+    gradient = tf.fill([count], tf.constant(size, tf.float16))
+    clipped = tf.cast(clip_by_norm(gradient, 1e-3), tf.float64)
+    assert float(tf.norm(clipped)) == pytest.approx(1e-3, rel=0.05)

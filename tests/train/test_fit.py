@@ -72,6 +72,16 @@ def test_a_run_does_not_go_on_with_other_data(
     assert len(resumed.fit(batches(), epochs=3, saver=saver)["loss"]) == 3
 
 
+def test_a_run_goes_on_with_mended_data_when_it_is_told_to() -> None:
+    one = trainer()
+    one.fit(batches(), epochs=1)
+    mended = {**arrays(), "y": np.ones(20, np.float32)}
+    history = one.fit(lenet_tf.Batches(mended, 8, seed=0), epochs=2, data_changed=True)
+    assert len(history["loss"]) == 2
+    with pytest.raises(lenet_tf.UsageError, match="examples was 20 and is 40"):
+        one.fit(batches(8, 40), epochs=3, data_changed=True)
+
+
 @pytest.mark.parametrize("name", ["position", "seed"])
 def test_an_entry_that_the_loop_adds_is_refused(name: str) -> None:
     data = lenet_tf.Batches({**arrays(), name: np.arange(20)}, 8)
