@@ -65,9 +65,9 @@ class Batches:
         seed: int | None = None,
         examples: int | None = None,
     ) -> None:
-        if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        if not isinstance(batch_size, int) or batch_size < 1:
             raise UsageError(
-                f"batch_size is {batch_size!r}: give a whole number from 1"
+                f"batch_size is {batch_size!r}: it must be a whole number, at least 1"
             )
         if seed is not None and not -(2**63) <= seed < 2**63:
             raise UsageError(f"seed is {seed}: it must fit into 64 bits, with its sign")

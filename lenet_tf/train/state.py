@@ -67,8 +67,8 @@ class RunRecord(tf.train.experimental.PythonState):
         if differing:
             raise UsageError(
                 f"the {step} steps so far were trained on other batches "
-                f"({', '.join(differing)}): go on with those, make another Trainer, or, "
-                "if only the values of examples were mended, pass data_changed=True"
+                f"({', '.join(differing)}): go on with those, make another Trainer, or "
+                "pass data_changed=True if only values of examples were mended"
             )
         self.data = data
         here = {f"the {key} of the training data": v for key, v in data.items()}
