@@ -43,6 +43,8 @@ class StopRequested(Exception):  # noqa: N818 - nothing went wrong
 class StopSignals:
     """Context manager that records SIGTERM and SIGINT instead of acting on them.
 
+    `Trainer.fit` looks at it between inner loops, if it is not given another `poll`.
+
     Attributes:
       received: Number of the first signal that came, or None.
     """
@@ -57,11 +59,13 @@ class StopSignals:
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         self._previous_wakeup = signal.set_wakeup_fd(self._writer)
+        _open.append(self)
         self._previous = {s: signal.signal(s, self._note) for s in SIGNALS}
         threading.Thread(target=_watch, args=(self._reader,), daemon=True).start()
         return self
 
     def __exit__(self, *error: object) -> None:
+        _open.remove(self)
         signal.set_wakeup_fd(self._previous_wakeup)
         os.close(self._writer)  # which ends the thread
         # Last, because the previous handler may raise at a signal that comes now.
@@ -76,6 +80,15 @@ class StopSignals:
     def _note(self, signum: int, frame: types.FrameType | None) -> None:
         if self.received is None:
             self.received = signum
+
+
+_open: list[StopSignals] = []
+
+
+def check_signals() -> None:
+    """Raises StopRequested if a signal has come to a StopSignals that is in use."""
+    for signals in _open:
+        signals.check()
 
 
 def end_at_once() -> None:

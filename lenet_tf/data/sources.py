@@ -98,7 +98,13 @@ class ArraySource:
         self._stand_in = 0  # index of the example that fills rows of weight 0
         if WEIGHT in self._arrays and self.examples:
             self._weight = tf.cast(self._arrays[WEIGHT], tf.float32)
-            positive = self._weight.numpy() > 0
+            own_weights = self._weight.numpy()
+            if not (own_weights >= 0).all():
+                raise UsageError(
+                    "the entry 'weight' has negative or NaN values: give 0 to what does "
+                    "not count, and more to what does"
+                )
+            positive = own_weights > 0
             if not positive.any():
                 raise UsageError(_ALL_WEIGHTS_0)
             self._stand_in = int(positive.argmax())

@@ -35,7 +35,15 @@ def glorot_uniform(shape: Sequence[int], seed: Seed) -> tf.Tensor:
 
     Returns:
       float32 tensor of that shape.
+
+    Raises:
+      UsageError: The seed is no pair.
     """
+    if isinstance(seed, int) or len(seed) != 2:
+        raise UsageError(
+            f"seed is {seed}: give two integers, such as (0, 1), the run's and the "
+            "layer's own, lest two layers start from the same weights"
+        )
     receptive_field = math.prod(shape[:-2])
     fan_in, fan_out = shape[-2] * receptive_field, shape[-1] * receptive_field
     limit = math.sqrt(6.0 / (fan_in + fan_out))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from lenet_tf.data.batches import WEIGHT
@@ -57,6 +58,22 @@ def check_state(
                 "are padding: use batch['weight'], which is 0 there, in what it is "
                 "computed from, or choose a batch size that divides the examples and "
                 f"is a multiple of {replicas}"
+            )
+
+
+def check_copies(variables: Sequence[tf.Variable]) -> None:
+    """Refuses copies of a variable that have come to differ between the replicas.
+
+    Raises:
+      UsageError: A step has changed them by numbers that were not all-reduced.
+    """
+    for variable in variables:
+        first, *others = [v.numpy() for v in getattr(variable, "values", (variable,))]
+        if not all(np.array_equal(first, other, equal_nan=True) for other in others):
+            raise UsageError(
+                f"the copies of {variable.name.split(':')[0]} on the replicas differ: "
+                "in a step, change variables only by numbers that are the same on all "
+                "of them, such as all-reduced sums and draws of nn.uniform"
             )
 
 

@@ -19,8 +19,9 @@ import tensorflow as tf
 from lenet_tf.data.batches import Batches, Block
 from lenet_tf.parallel.collectives import value_of
 from lenet_tf.parallel.workers import same_steps
-from lenet_tf.train.actions import Action, Moment
+from lenet_tf.train.actions import Action, Enough, Moment
 from lenet_tf.train.inner_loop import steps_in
+from lenet_tf.train.model_state import check_copies
 from lenet_tf.train.state import TrainState
 
 
@@ -69,14 +70,18 @@ class OuterLoop:
 
     def run(self) -> None:
         """Trains from the trainer's present step to the end of the last epoch."""
-        trainer = self._trainer
+        trainer, record = self._trainer, self._trainer.state.record
+        if record.ended is not None and self._epochs <= record.ended:
+            raise Enough("an action has ended it before")
+        record.ended = None
         self._poll()
         if self.row_is_due():
             self._between_loops(0)
+        start = self._step()
         blocks = self._train.blocks(
             trainer.strategy.num_replicas_in_sync,
             trainer.steps_per_loop,
-            start_step=self._step(),
+            start_step=start,
             epochs=self._epochs,
         )
         for block in same_steps(trainer.strategy, blocks, steps_in):
@@ -85,6 +90,8 @@ class OuterLoop:
             self._seconds += time.perf_counter() - began
             self._examples += self._examples_until(before + steps)
             self._examples -= self._examples_until(before)
+            if before == start or self.row_is_due():
+                check_copies(trainer.state.model.variables)
             self._between_loops(steps)
 
     def row_is_due(self) -> bool:
@@ -121,10 +128,16 @@ class OuterLoop:
             metrics=metrics,
             state=state,
         )
+        end: Enough | None = None
         for action in self._actions:
-            action(moment)
+            try:
+                action(moment)
+            except Enough as enough:  # the others still save and report
+                end, state.record.ended = enough, self._epochs
         if row is not None:
             self._examples, self._seconds = 0, 0.0
+        if end is not None:
+            raise end
         self._poll()
 
     def _end_epoch(self, epoch: int, step: int) -> dict[str, float]:

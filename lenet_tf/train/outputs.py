@@ -101,7 +101,7 @@ def _value_shapes(
             f"forward returned {values}: return a dict of [batch] values with 'loss'"
         )
     for name, value in values.items():
-        if name in _TAKEN:
+        if name in _TAKEN or name.startswith("val_"):
             raise UsageError(f"forward returned {name!r}, which is taken: rename it")
         if not tf.is_tensor(value):
             raise UsageError(

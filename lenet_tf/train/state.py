@@ -34,12 +34,15 @@ class RunRecord(tf.train.experimental.PythonState):
       seconds: Wall-clock seconds spent in `fit`, evaluation and saving included, also
         by the earlier processes of a resumed run.
       data: Identity of the training data (`Batches.identity`); None before `fit`.
+      ended: Number of epochs that were asked for when an action ended the run by
+        `Enough`; None if that has not happened.
     """
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
         self.seconds = 0.0
         self.data: Identity | None = None
+        self.ended: int | None = None
 
     def begin(
         self, data: Identity, step: int, changed: bool = False
@@ -86,7 +89,12 @@ class RunRecord(tf.train.experimental.PythonState):
     def serialize(self) -> str:
         """Returns the JSON text that goes into the checkpoint."""
         return json.dumps(
-            {"rows": self.rows, "seconds": self.seconds, "data": self.data}
+            {
+                "rows": self.rows,
+                "seconds": self.seconds,
+                "data": self.data,
+                "ended": self.ended,
+            }
         )
 
     def deserialize(self, string_value: bytes) -> None:
@@ -101,6 +109,7 @@ class RunRecord(tf.train.experimental.PythonState):
             data = fields.get("data")
             self.rows, self.seconds = rows, float(fields["seconds"])
             self.data = None if data is None else dict(data)
+            self.ended = fields.get("ended")
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise ValueError("its record is not that of a run") from error
 

@@ -21,7 +21,7 @@ from lenet_tf.errors import NonFiniteError, UsageError
 from lenet_tf.nn.losses import Forward, classification
 from lenet_tf.parallel.collectives import value_of
 from lenet_tf.parallel.workers import check_alike
-from lenet_tf.signals import StopRequested
+from lenet_tf.signals import StopRequested, check_signals
 from lenet_tf.train.actions import Action, Enough, close, in_order
 from lenet_tf.train.evaluation import Evaluation
 from lenet_tf.train.failures import non_finite
@@ -123,7 +123,7 @@ class Trainer:
         validation: Batches | None = None,
         saver: Saver | None = None,
         actions: Sequence[Action] = (),
-        poll: Callable[[], None] = lambda: None,
+        poll: Callable[[], None] = check_signals,
         data_changed: bool = False,
     ) -> History:
         """Trains until `epochs` epochs are done, from the saver's newest checkpoint on.
@@ -135,8 +135,9 @@ class Trainer:
           validation: Batches to evaluate after each epoch, for the metrics `val_...`.
           saver: Saver that restores and saves the run; without it nothing is written.
           actions: Functions to call in turn after each inner loop, before saving.
-          poll: Function to call between inner loops, also those of an evaluation. If it
-            or an action raises StopRequested, the run is saved before that is raised.
+          poll: Function to call between inner loops, also those of an evaluation; by
+            default it looks at a `StopSignals` that is in use. If it or an action
+            raises StopRequested, the run is saved before that is raised.
           data_changed: Whether the examples may be others than in the steps so far.
 
         Returns:

@@ -205,3 +205,10 @@ def test_weights_that_are_all_0_are_refused(streamed: bool) -> None:
     arrays = {"x": np.arange(5), "weight": np.zeros(5)}
     with pytest.raises(UsageError, match="every example has weight 0: give at least"):
         list(Batches(stream(arrays) if streamed else arrays, 2).blocks(epochs=1))
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("nan")])
+def test_a_weight_that_is_no_weight_is_refused(weight: float) -> None:
+    data = {"x": np.zeros(3), "weight": np.array([1.0, weight, 0.0])}
+    with pytest.raises(UsageError, match="negative or NaN"):
+        Batches(data, 2)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from lenet_tf.errors import UsageError
 from lenet_tf.nn.layers import Conv2D, Dense, Subsample, glorot_uniform
 
 
@@ -141,3 +142,8 @@ def test_weights_do_not_depend_on_the_global_seed() -> None:
     first = glorot_uniform([4, 4], seed=(0, 1)).numpy()
     tf.random.set_seed(2)
     np.testing.assert_array_equal(glorot_uniform([4, 4], seed=(0, 1)).numpy(), first)
+
+
+def test_a_seed_that_is_no_pair_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"seed is 3: give two integers"):
+        Dense(2, 2, seed=3)  # type: ignore[arg-type]

@@ -2,7 +2,9 @@
 
 import gc
 import io
+import os
 import pathlib
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -91,7 +93,7 @@ def test_an_entry_that_the_loop_adds_is_refused(name: str) -> None:
         trainer().evaluate(data)
 
 
-@pytest.mark.parametrize("name", ["epoch", "step", "weight", "examples"])
+@pytest.mark.parametrize("name", ["epoch", "step", "weight", "examples", "val_mae"])
 def test_a_value_with_a_name_that_is_taken_is_refused(name: str) -> None:
     def taken(model: Line, batch: dict, training: bool) -> dict:
         values = forward(model, batch, training)
@@ -190,15 +192,35 @@ def test_reports_come_after_the_save(tmp_path: pathlib.Path) -> None:
     assert (tmp_path / "new" / "history.csv").read_text().count("\n") == 3
 
 
-def test_an_action_ends_the_run_and_fit_returns(tmp_path: pathlib.Path) -> None:
+def test_an_action_ends_the_run_and_a_restart_does_not_go_on(
+    tmp_path: pathlib.Path,
+) -> None:
     def enough(moment: lenet_tf.Moment) -> None:
-        if moment.row is not None and moment.epoch == 2:
+        if moment.row is not None and moment.epoch >= 2:
             raise Enough("the loss is low")
 
+    def run(epochs: int) -> tuple[int, int]:
+        one, file = trainer(), tmp_path / "history.csv"
+        actions = [enough, HistoryFile(file)]
+        saver = lenet_tf.Saver(tmp_path)
+        history = one.fit(batches(), epochs=epochs, saver=saver, actions=actions)
+        assert file.read_text().count("\n") == len(history["loss"]) + 1
+        return len(history["loss"]), int(one.state.step.numpy())
+
+    assert run(9) == (2, 6)
+    assert run(9) == (2, 6)  # it had ended
+    assert run(12) == (3, 9)  # more epochs are wanted, until there is enough again
+
+
+def test_a_signal_is_noticed_without_a_poll(tmp_path: pathlib.Path) -> None:
+    def interrupt(moment: lenet_tf.Moment) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
     saver = lenet_tf.Saver(tmp_path)
-    history = trainer().fit(batches(), epochs=9, saver=saver, actions=[enough])
-    assert len(history["loss"]) == 2
-    assert (tmp_path / "checkpoints" / "step-6.index").exists()
+    with lenet_tf.StopSignals(), pytest.raises(lenet_tf.StopRequested) as stop:
+        trainer().fit(batches(), epochs=9, saver=saver, actions=[interrupt])
+    assert stop.value.signum == signal.SIGTERM
+    assert (tmp_path / "checkpoints" / "step-3.index").exists()
 
 
 def test_an_action_stops_the_run_without_a_signal(tmp_path: pathlib.Path) -> None:

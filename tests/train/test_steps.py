@@ -286,3 +286,32 @@ def test_a_step_that_accumulates_nothing_is_refused() -> None:
     )
     with pytest.raises(lenet_tf.UsageError, match=r"state\.metrics\.update"):
         trainer.fit(points(), epochs=1)
+
+
+def test_copies_that_a_step_lets_differ_are_an_error_in_the_first_epoch() -> None:
+    """Noise that each replica draws for itself."""
+
+    def noisy(state: TrainState, batch: Batch) -> None:
+        def compute() -> dict[str, tf.Tensor]:
+            return line_forward(state.model, batch, True)
+
+        gradients, sums = mean_gradients(compute, batch["weight"], state.updates)
+        (vector,) = gradients["optimizer"].values()
+        noise = tf.random.stateless_normal(vector.shape, batch["seed"])
+        own = tf.cast(batch["position"][0], tf.float32)  # another on each replica
+        update = state.updates["optimizer"]
+        update.apply({vector.dtype: vector + own * noise}, state.updates_done())
+        state.metrics.update(sums)
+
+    for replicas in (1, 2):
+        strategy = make_strategy(replicas)
+        with strategy.scope():
+            model = dense(2, 1, 3, "line")
+        trainer = lenet_tf.Trainer(
+            model, lenet_tf.SGD(0.1), line_forward, strategy=strategy, step=noisy
+        )
+        if replicas == 1:
+            trainer.fit(points(), epochs=1)
+            continue
+        with pytest.raises(lenet_tf.UsageError, match="the copies of line/"):
+            trainer.fit(points(), epochs=1)
