@@ -49,7 +49,7 @@ class Source(Protocol):
     examples: int
     spec: Spec
 
-    @property
+    @functools.cached_property
     def checksum(self) -> int:
         """CRC-32 by which a resumed run recognizes its data."""
 
@@ -101,8 +101,8 @@ class ArraySource:
             own_weights = self._weight.numpy()
             if not (own_weights >= 0).all():
                 raise UsageError(
-                    "the entry 'weight' has negative or NaN values: give 0 to what does "
-                    "not count, and more to what does"
+                    "the entry 'weight' has negative or NaN values: give 0 to what "
+                    "does not count, and more to what does"
                 )
             positive = own_weights > 0
             if not positive.any():

@@ -331,9 +331,10 @@ for fold in range(7):
     assert "retracing" not in finished.stderr
 
 
-def test_a_trainer_that_is_gone_leaves_no_graph_behind(
-    strategy: tf.distribute.Strategy,
-) -> None:
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_trainer_that_is_gone_leaves_no_graph_behind(replicas: int) -> None:
+    strategy = make_strategy(replicas)
+
     def count_graphs() -> int:
         gc.collect()
         kinds = (tf.Graph, tf.types.experimental.ConcreteFunction)
