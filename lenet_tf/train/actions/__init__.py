@@ -21,7 +21,7 @@ from lenet_tf.train.state import TrainState
 class Enough(Exception):  # noqa: N818 - nothing went wrong
     """Raised by an action to end the run early: it is saved, and `fit` returns.
 
-    raise Enough("the validation loss has not fallen for 5 epochs")
+        raise Enough("the validation loss has not fallen for 5 epochs")
     """
 
 
