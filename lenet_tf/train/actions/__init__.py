@@ -22,6 +22,9 @@ class Enough(Exception):  # noqa: N818 - nothing went wrong
     """Raised by an action to end the run early: it is saved, and `fit` returns.
 
         raise Enough("the validation loss has not fallen for 5 epochs")
+
+    The other actions are still called. The run remembers its end: `fit` goes on only
+    when it is asked for more epochs.
     """
 
 
