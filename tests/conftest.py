@@ -6,10 +6,21 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from lenet_tf.data.datasets import prepare
-from lenet_tf.parallel.strategies import make_strategy
+# No setting silences the notices of TensorFlow, and pytest would print them last.
+_stderr, _null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+os.dup2(_null, 2)
+try:
+    import tensorflow as tf
+
+    tf.config.list_physical_devices()
+finally:
+    os.dup2(_stderr, 2)
+    os.close(_stderr)
+    os.close(_null)
+
+from lenet_tf.data.datasets import prepare  # noqa: E402
+from lenet_tf.parallel.strategies import make_strategy  # noqa: E402
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
