@@ -80,9 +80,10 @@ def run(main: Callable[[], int | None], doc: str | None) -> None:
     """
     try:
         status = _run(main, doc)
+        # At Python's end our handler would print a traceback.
+        _leave_signals_to_the_system()
     except KeyboardInterrupt as second:  # while the run's own was being answered
         status = 128 + second.args[0]
-    _leave_signals_to_the_system()  # Python's end would answer ours by a traceback.
     sys.exit(status)
 
 
