@@ -1,0 +1,78 @@
+"""Ends a run whose metric has stopped getting better.
+
+trainer.fit(batches, epochs=100, actions=[Patience("val_loss", rows=5)], ...)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lenet_tf.errors import UsageError
+from lenet_tf.train.actions import Enough, Moment
+from lenet_tf.train.better import BestSoFar
+from lenet_tf.train.state import ActionState, TrainState
+
+
+class Patience:
+    """Raises `Enough` when a metric has not become better for some rows in a row.
+
+    It decides as `keras.callbacks.EarlyStopping` does, except that NaN is never better,
+    not even in the first row. The weights stay those of the last step; those of the
+    best row are kept by `Saver(best=...)`.
+
+    What it remembers is in the checkpoints. A run that goes on after this end, because
+    it is asked for more epochs, has as many more rows to become better.
+
+    Args:
+      metric: Name of the metric in the rows of the history, such as "val_loss".
+      rows: Number of rows that need not be better, one after the other; at least 1. By
+        default there is a row for each epoch.
+      mode: "max" or "min": which values are better. It must be given unless the name
+        tells; see `lenet_tf.train.better_mode`.
+      min_change: Number by which a value must be better than the best one to count as
+        better, at least 0.
+
+    Raises:
+      UsageError: An argument is wrong.
+    """
+
+    def __init__(
+        self,
+        metric: str,
+        rows: int = 5,
+        mode: str | None = None,
+        min_change: float = 0.0,
+    ) -> None:
+        if rows < 1:
+            raise UsageError(f"rows is {rows}: give 1 or more")
+        self._best = BestSoFar(metric, mode, min_change)
+        self._rows, self._waited = rows, 0
+
+    def start(self, state: TrainState, metrics: Sequence[str]) -> None:
+        """Raises UsageError if the metric is not one of the run's."""
+        self._best.check(metrics)
+
+    def __call__(self, moment: Moment) -> None:
+        """Looks at the row, if there is one.
+
+        Raises:
+          Enough: The metric has not become better for long enough.
+          UsageError: The row does not have the metric.
+        """
+        if moment.row is None:
+            return
+        self._waited = 0 if self._best.update(moment.row) else self._waited + 1
+        if self._waited >= self._rows:
+            self._waited = 0  # for a run that goes on after all
+            raise Enough(
+                f"{self._best.metric} has not become better for {self._rows} rows "
+                f"(the best is {self._best.value})"
+            )
+
+    def state(self) -> ActionState:
+        """Returns the best value and the number of rows since, as JSON values."""
+        return {"best": self._best.value, "waited": self._waited}
+
+    def restore(self, state: ActionState) -> None:
+        """Takes back what `state` returned."""
+        self._best.value, self._waited = state["best"], int(state["waited"])
