@@ -127,6 +127,7 @@ class Batches:
         start_step: int = 0,
         epochs: int | None = None,
         max_bytes: int = BLOCK_BYTES,
+        as_given: bool = False,
     ) -> Iterator[Block]:
         """Yields the blocks from `start_step` on.
 
@@ -140,6 +141,8 @@ class Batches:
           epochs: Number of epochs, counted from epoch 0, to end after; None for no end.
           max_bytes: Largest size of a block in bytes, unless a single batch is larger.
             About four blocks are in memory at a time, so that the next ones are ready.
+          as_given: Whether examples of weight 0 keep their own values, as predictions
+            need it. By default they are replaced, like padding, by another example.
 
         Yields:
           Dicts of tensors [steps, rows, ...], `weight` among them.
@@ -153,10 +156,12 @@ class Batches:
         epoch, first = divmod(start_step, self.steps_per_epoch)
         if not isinstance(self._source, StreamSource):
             count = max(0, (_FOR_EVER if epochs is None else epochs) - epoch)
-            yield from self._indexed_blocks(epoch, first, rows, steps, count)
+            yield from self._indexed_blocks(epoch, first, rows, steps, count, as_given)
             return
         while epochs is None or epoch < epochs:
-            batches = self._source.batches(epoch, first, self.batch_size, rows)
+            batches = self._source.batches(
+                epoch, first, self.batch_size, rows, as_given
+            )
             try:
                 yield from _ready(batches.batch(steps))
             except tf.errors.FailedPreconditionError as error:
@@ -179,7 +184,13 @@ class Batches:
         return self._blocks[1]
 
     def _make_indexed_blocks(
-        self, start_epoch: int, first_step: int, rows: int, steps: int, epochs: int
+        self,
+        start_epoch: int,
+        first_step: int,
+        rows: int,
+        steps: int,
+        epochs: int,
+        as_given: bool,
     ) -> tf.data.Dataset:
         assert not isinstance(self._source, StreamSource)
         source: IndexedSource = self._source
@@ -198,7 +209,8 @@ class Batches:
             return tf.data.Dataset.from_tensor_slices(index[first:]).batch(steps)
 
         dataset = tf.data.Dataset.range(start_epoch, start_epoch + epochs)
-        return _ready(dataset.flat_map(batches_of_epoch).map(source.gather))
+        indices = dataset.flat_map(batches_of_epoch)
+        return _ready(indices.map(lambda index: source.gather(index, as_given)))
 
 
 def epoch_order(examples: int, seed: int | None, epoch: tf.Tensor) -> tf.Tensor:

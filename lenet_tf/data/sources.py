@@ -13,6 +13,7 @@ A new kind of storage that can read row i implements `IndexedSource` and gets a 
 Every block from a source has an entry `weight`. A row of weight 0 is either padding or
 an example that the user has given that weight. In both cases the row holds a copy of
 an example of positive weight, so a model never computes on values that do not count.
+Predictions are for every example, so they ask for the examples of weight 0 `as_given`.
 """
 
 from __future__ import annotations
@@ -57,11 +58,12 @@ class Source(Protocol):
 class IndexedSource(Source, Protocol):
     """A source that reads any example by its index."""
 
-    def gather(self, index: tf.Tensor) -> Block:
+    def gather(self, index: tf.Tensor, as_given: bool) -> Block:
         """Returns the examples with given indices; called in a tf.data graph.
 
         Args:
           index: Indices of examples, PADDING for padding, int32 [...].
+          as_given: Whether examples of weight 0 keep their own values.
 
         Returns:
           Entry name -> tensor [..., *shape of the entry], `weight` among them.
@@ -109,13 +111,14 @@ class ArraySource:
                 raise UsageError(_ALL_WEIGHTS_0)
             self._stand_in = int(positive.argmax())
 
-    def gather(self, index: tf.Tensor) -> Block:
+    def gather(self, index: tf.Tensor, as_given: bool = False) -> Block:
         """Returns the examples with given indices; see `IndexedSource`."""
         weight = tf.cast(index != PADDING, tf.float32)
         if self._weight is not None:
             own = tf.gather(self._weight, tf.maximum(index, 0))
             weight = tf.where(index == PADDING, 0.0, own)
-        index = tf.where(weight != 0, index, self._stand_in)
+        kept = index != PADDING if as_given else weight != 0
+        index = tf.where(kept, index, self._stand_in)
         block = {k: tf.gather(v, index) for k, v in self._arrays.items()}
         return {**block, WEIGHT: weight}
 
@@ -158,7 +161,7 @@ class StreamSource:
         self.examples: int = _number_of_elements(first, examples)
 
     def batches(
-        self, epoch: int, first_step: int, batch_size: int, rows: int
+        self, epoch: int, first_step: int, batch_size: int, rows: int, as_given: bool
     ) -> tf.data.Dataset:
         """Returns a dataset of the batches of an epoch.
 
@@ -167,12 +170,13 @@ class StreamSource:
           first_step: Number of batches to skip at the start of the epoch.
           batch_size: Number of examples in a batch; the last may have fewer.
           rows: Number of rows in every batch, those of padding included.
+          as_given: Whether examples of weight 0 keep their own values.
 
         Returns:
           A dataset of dicts of tensors [rows, ...], `weight` among them. Iterating it
           raises FailedPreconditionError if the epoch does not have `examples` elements.
         """
-        stand_in = self._stand_in
+        stand_in = {} if as_given else self._stand_in
 
         def pad(batch: Block) -> Block:
             size = tf.shape(next(iter(batch.values())))[0]
@@ -182,10 +186,11 @@ class StreamSource:
             if WEIGHT in batch:
                 own = tf.cast(batch[WEIGHT], tf.float32)
                 weight = tf.where(real, tf.gather(own, index), 0.0)
-                batch = {
-                    k: tf.where(_column(own != 0, v.shape.rank), v, stand_in[k])
-                    for k, v in batch.items()
-                }
+                if not as_given:
+                    batch = {
+                        k: tf.where(_column(own != 0, v.shape.rank), v, stand_in[k])
+                        for k, v in batch.items()
+                    }
             block = {
                 k: tf.ensure_shape(tf.gather(v, index), [rows, *v.shape[1:]])
                 for k, v in batch.items()
