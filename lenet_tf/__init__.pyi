@@ -34,6 +34,7 @@ from .train import Trainer as Trainer
 from .train import Update as Update
 from .train import at as at
 from .train import every_epoch as every_epoch
+from .train import every_row as every_row
 from .train import every_seconds as every_seconds
 from .train import every_steps as every_steps
 

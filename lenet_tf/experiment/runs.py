@@ -34,7 +34,7 @@ from lenet_tf.files import read_json, write_csv, write_json
 from lenet_tf.parallel.strategies import make_strategy
 from lenet_tf.parallel.workers import check_alike, is_chief, together
 from lenet_tf.signals import StopRequested, StopSignals
-from lenet_tf.train.actions import Action, at, every_epoch
+from lenet_tf.train.actions import Action, at, every_row
 from lenet_tf.train.actions.history import HistoryFile
 from lenet_tf.train.actions.progress import Progress
 from lenet_tf.train.saver import Saver
@@ -133,7 +133,7 @@ def _train(
     actions: list[Action] = []
     if is_chief(trainer.strategy):
         actions += [Progress(logging.info)]
-        actions += [at(every_epoch(), HistoryFile(history_file))]
+        actions += [at(every_row(), HistoryFile(history_file))]
     trainer.fit(
         as_batches(splits.train, config.batch_size, config.seed),
         epochs=config.epochs,

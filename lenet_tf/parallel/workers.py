@@ -131,6 +131,11 @@ def check_alike(strategy: tf.distribute.Strategy, values: Mapping[str, object]) 
         )
 
 
+def any_worker(strategy: tf.distribute.Strategy, flag: bool) -> bool:
+    """Returns in all workers whether a flag is true in one; all must call it."""
+    return sum(_sum(strategy, [flag])) > 0 if _several(strategy) else flag
+
+
 def same_steps(
     strategy: tf.distribute.Strategy,
     blocks: Iterable[_T],

@@ -3,13 +3,17 @@
 from lenet_tf.train.actions import Action as Action
 from lenet_tf.train.actions import Enough as Enough
 from lenet_tf.train.actions import Moment as Moment
+from lenet_tf.train.actions import Stateful as Stateful
 from lenet_tf.train.actions import When as When
 from lenet_tf.train.actions import at as at
 from lenet_tf.train.actions import every_epoch as every_epoch
+from lenet_tf.train.actions import every_row as every_row
 from lenet_tf.train.actions import every_seconds as every_seconds
 from lenet_tf.train.actions import every_steps as every_steps
 from lenet_tf.train.actions.history import HistoryFile as HistoryFile
 from lenet_tf.train.actions.progress import Progress as Progress
+from lenet_tf.train.derived import Derived as Derived
+from lenet_tf.train.derived import Score as Score
 from lenet_tf.train.finite import all_finite as all_finite
 from lenet_tf.train.gradients import clipped as clipped
 from lenet_tf.train.gradients import mean_gradients as mean_gradients

@@ -36,7 +36,7 @@ class Evaluation:
       seed: Seed of the random numbers in `forward`.
 
     Attributes:
-      names: Names of the scalar metrics, which are averaged.
+      metrics: Accumulators of the metrics.
 
     Raises:
       UsageError: `forward` does not return a dict of per-example tensors.
@@ -52,12 +52,11 @@ class Evaluation:
     ) -> None:
         shapes = preview_evaluation(forward, model, strategy, spec)
         with strategy.scope():
-            self._metrics = Accumulators(shapes)
+            self.metrics = Accumulators(shapes)
             self._batches = tf.Variable(0, dtype=tf.int64, trainable=False)
-        step = EvalStep(model, forward, self._metrics)
+        step = EvalStep(model, forward, self.metrics)
         self._loop = InnerLoop(strategy, step, spec, self._batches, seed + _SEED_OFFSET)
         self._strategy = strategy
-        self.names = self._metrics.names
 
     @property
     def traces(self) -> int:
@@ -68,12 +67,12 @@ class Evaluation:
         self, data: Batches, steps_per_loop: int, poll: Callable[[], None]
     ) -> dict[str, float | np.ndarray]:
         """Evaluates all batches once; see `Trainer.evaluate`."""
-        self._metrics.reset()
+        self.metrics.reset()
         self._batches.assign(0)
         replicas = self._strategy.num_replicas_in_sync
         blocks = data.blocks(replicas, steps_per_loop, epochs=1)
         for block in same_steps(self._strategy, blocks, steps_in):
             poll()
             self._loop.run(block)
-        examples = int(value_of(self._metrics.examples))
-        return {**self._metrics.result(), **self._metrics.sums(), EXAMPLES: examples}
+        examples = int(value_of(self.metrics.examples))
+        return {**self.metrics.result(), **self.metrics.sums(), EXAMPLES: examples}

@@ -1,10 +1,9 @@
-"""The outer loop: runs inner loops, ends epochs with an evaluation, calls actions.
+"""The outer loop: runs inner loops, makes the rows of the history, calls actions.
 
-    OuterLoop(trainer, batches, epochs, validation, actions, poll).run()
+    OuterLoop(trainer, batches, rows, validation, actions, saver, poll).run()
 
 It keeps no state that a resumed run needs: the step and the record tell how far the run
-has come. So it can begin at any step, also between an epoch's last step and its
-evaluation.
+has come. So it can begin at any step, also between an epoch's last step and its row.
 """
 
 from __future__ import annotations
@@ -18,10 +17,11 @@ import tensorflow as tf
 
 from lenet_tf.data.batches import Batches, Block
 from lenet_tf.parallel.collectives import value_of
-from lenet_tf.parallel.workers import same_steps
-from lenet_tf.train.actions import Action, Enough, Moment
+from lenet_tf.parallel.workers import any_worker, same_steps
+from lenet_tf.train.actions import Action, Enough, Moment, in_order, stateful
 from lenet_tf.train.inner_loop import steps_in
 from lenet_tf.train.model_state import check_copies
+from lenet_tf.train.rows import Rows
 from lenet_tf.train.state import TrainState
 
 
@@ -31,9 +31,13 @@ class TrainerLike(Protocol):
     state: TrainState
     strategy: tf.distribute.Strategy
     steps_per_loop: int
+    shares: int
 
     def train_on(self, block: Block) -> int:
         """Trains on the batches of a block; returns their number."""
+
+    def training_metrics(self) -> Mapping[str, float]:
+        """Returns metric -> value since the last row."""
 
     def evaluate(
         self, data: Batches, poll: Callable[[], None]
@@ -42,14 +46,16 @@ class TrainerLike(Protocol):
 
 
 class OuterLoop:
-    """Runs a trainer through its epochs.
+    """Runs a trainer to the end of its run.
 
     Args:
       trainer: Trainer, already started on these batches.
       train: Batches to train on.
-      epochs: Total number of epochs of the run, including those already done.
-      validation: Batches to evaluate after each epoch, or None.
+      rows: Steps at which rows of the history are due, and the run's end.
+      validation: Prefix of the metrics' names -> batches to evaluate for each row.
       actions: Functions that are called in turn after each inner loop.
+      save: Function that saves the run if it is due, called after those of the actions
+        that are to be in the checkpoint; None saves nothing.
       poll: Function that is called at the start, after the actions, and between the
         inner loops of an evaluation; it ends the run by raising StopRequested.
     """
@@ -58,96 +64,108 @@ class OuterLoop:
         self,
         trainer: TrainerLike,
         train: Batches,
-        epochs: int,
-        validation: Batches | None,
+        rows: Rows,
+        validation: Mapping[str, Batches],
         actions: Sequence[Action],
+        save: Action | None,
         poll: Callable[[], None],
     ) -> None:
-        self._trainer, self._train, self._epochs = trainer, train, epochs
-        self._validation, self._actions, self._poll = validation, actions, poll
-        self._examples, self._seconds = 0, 0.0  # of this epoch's inner loops
+        self._trainer, self._train, self._rows = trainer, train, rows
+        self._validation, self._poll = validation, poll
+        self._before_save, self._from_save = in_order(actions, save)
+        self._remembering = dict(stateful(actions))
+        self._examples, self._seconds = 0, 0.0  # of the inner loops since the last row
         self._last_time = time.perf_counter()
 
     def run(self) -> None:
-        """Trains from the trainer's present step to the end of the last epoch."""
+        """Trains from the trainer's present step to the end of the run."""
         trainer, record = self._trainer, self._trainer.state.record
-        if record.ended is not None and self._epochs <= record.ended:
+        if record.ended is not None and self._rows.end <= record.ended:
             raise Enough("an action has ended it before")
         record.ended = None
         self._poll()
         if self.row_is_due():
             self._between_loops(0)
-        start = self._step()
+        start = self.step
         blocks = self._train.blocks(
-            trainer.strategy.num_replicas_in_sync,
+            trainer.shares,
             trainer.steps_per_loop,
             start_step=start,
-            epochs=self._epochs,
+            epochs=-(-self._rows.end // self._train.steps_per_epoch),
         )
-        for block in same_steps(trainer.strategy, blocks, steps_in):
-            before, began = self._step(), time.perf_counter()
+        blocks = same_steps(trainer.strategy, blocks, steps_in)
+        for block in self._rows.cut(blocks, start):
+            before, began = self.step, time.perf_counter()
             steps = trainer.train_on(block)
             self._seconds += time.perf_counter() - began
-            self._examples += self._examples_until(before + steps)
-            self._examples -= self._examples_until(before)
+            self._examples += self._rows.examples_until(before + steps)
+            self._examples -= self._rows.examples_until(before)
             if before == start or self.row_is_due():
                 check_copies(trainer.state.model.variables)
             self._between_loops(steps)
 
-    def row_is_due(self) -> bool:
-        """Whether an epoch's last step is done, but its row is not in the history."""
-        epochs, left = divmod(self._step(), self._train.steps_per_epoch)
-        return left == 0 and epochs > len(self._trainer.state.record.rows)
-
-    def _step(self) -> int:
+    @property
+    def step(self) -> int:
+        """Number of steps done."""
         return int(value_of(self._trainer.state.step))
 
-    def _examples_until(self, step: int) -> int:
-        """Returns the number of examples in the first `step` steps, without padding."""
-        epochs, left = divmod(step, self._train.steps_per_epoch)
-        return epochs * self._train.examples + left * self._train.batch_size
+    def row_is_due(self) -> bool:
+        """Whether the present step has a row that is not in the history yet."""
+        return self._rows.is_due(self.step, self._trainer.state.record.last_row)
 
     def _between_loops(self, loop_steps: int) -> None:
-        """Ends the epoch if its last step is done; then calls the actions and poll."""
-        state = self._trainer.state
-        step, metrics = self._step(), state.metrics.result()
-        epoch = -(-step // self._train.steps_per_epoch)
-        row = self._end_epoch(epoch, step) if self.row_is_due() else None
+        """Makes a row if one is due; then calls the actions and poll."""
+        state, per_epoch = self._trainer.state, self._train.steps_per_epoch
+        step, metrics = self.step, state.metrics.result()
+        row = self._make_row() if self.row_is_due() else None
         now = time.perf_counter()
         state.record.seconds += now - self._last_time
         self._last_time = now
         moment = Moment(
             step=step,
             loop_steps=loop_steps,
-            epoch=epoch,
-            epochs=self._epochs,
-            steps_per_epoch=self._train.steps_per_epoch,
-            images_per_second=self._examples / self._seconds if self._seconds else 0.0,
+            steps=self._rows.end,
+            epoch=-(-step // per_epoch),
+            epochs=-(-self._rows.end // per_epoch),
+            steps_per_epoch=per_epoch,
+            examples_per_second=self._examples / self._seconds if self._seconds else 0,
             seconds=state.record.seconds,
             row=row,
             metrics=metrics,
             state=state,
         )
-        end: Enough | None = None
-        for action in self._actions:
-            try:
-                action(moment)
-            except Enough as enough:  # the others still save and report
-                end, state.record.ended = enough, self._epochs
+        end = self._call(self._before_save, moment)
+        for name, action in self._remembering.items():
+            state.record.actions[name] = action.state()
+        end = self._call(self._from_save, moment) or end
         if row is not None:
             self._examples, self._seconds = 0, 0.0
         if end is not None:
             raise end
         self._poll()
 
-    def _end_epoch(self, epoch: int, step: int) -> dict[str, float]:
-        """Evaluates, records the epoch's row, and clears the training metrics."""
-        state = self._trainer.state
+    def _call(self, actions: Sequence[Action], moment: Moment) -> Enough | None:
+        """Calls all of some actions; returns what ends the run, the same everywhere."""
+        end: Enough | None = None
+        for action in actions:
+            try:
+                action(moment)
+            except Enough as enough:  # the others still save and report
+                end = enough
+        if not any_worker(self._trainer.strategy, end is not None):
+            return None
+        moment.state.record.ended = self._rows.end
+        return end or Enough("an action of another worker has ended it")
+
+    def _make_row(self) -> dict[str, float]:
+        """Evaluates, adds a row to the history, and clears the training metrics."""
+        state, step = self._trainer.state, self.step
+        epoch = -(-step // self._train.steps_per_epoch)
         row: dict[str, float] = {"epoch": epoch, "step": step}
-        row |= state.metrics.result()
-        if self._validation is not None:
-            values = self._trainer.evaluate(self._validation, self._poll)
-            row |= {f"val_{k}": v for k, v in values.items() if isinstance(v, float)}
+        row |= self._trainer.training_metrics()
+        for prefix, data in self._validation.items():
+            values = self._trainer.evaluate(data, self._poll).items()
+            row |= {f"{prefix}_{k}": v for k, v in values if isinstance(v, float)}
         state.record.rows.append(row)
         state.metrics.reset()
         return row

@@ -20,12 +20,19 @@ from lenet_tf.checkpoint.latest import LatestCheckpoints
 from lenet_tf.checkpoint.storage import remove_unfinished
 from lenet_tf.errors import CheckpointError, UsageError
 from lenet_tf.parallel.workers import is_chief
-from lenet_tf.train.actions import Moment, When, every_epoch, every_seconds, every_steps
+from lenet_tf.train.actions import (
+    Moment,
+    When,
+    every_epoch,
+    every_row,
+    every_seconds,
+    every_steps,
+)
 from lenet_tf.train.state import TrainState
 
 AUTO = "auto"
-# The metric of the best epoch by default: the first of these that a run has.
-_USUAL = ("val_accuracy", "val_loss")
+# The metric of the best row by default: the first of these that a run has.
+_USUAL = ("accuracy", "loss")
 # End of a metric's name -> which of its values are better.
 _MODES = {"accuracy": "max", "loss": "min", "error": "min"}
 # A metric may be added or dropped when a run is resumed.
@@ -46,10 +53,12 @@ class Saver:
         that reaches a multiple of it has ended. None saves by epochs only.
       seconds: Number of seconds between two checkpoints, in the same way.
       keep: Number of latest checkpoints to keep.
-      best: Name of the metric whose best epoch is kept. "auto" takes `val_accuracy`
-        if the run has it, else `val_loss` if it has that; None keeps none.
+      best: Name of the metric whose best row of the history is kept. "auto" takes
+        `val_accuracy` if the run has it, else `val_loss` if it has that, of the first
+        set if there are several; None keeps none.
       mode: "max" or "min": which values of `best` are better. It must be given unless
         the name ends in accuracy, loss or error.
+      keep_best: Number of best checkpoints to keep.
       background: Whether training goes on while files are written. A failed write is
         then raised after the next inner loop.
     """
@@ -64,12 +73,15 @@ class Saver:
         keep: int = 3,
         best: str | None = AUTO,
         mode: str | None = None,
+        keep_best: int = 1,
         background: bool = False,
     ) -> None:
         self.directory, self._resume = pathlib.Path(directory), resume
         self._keep, self._best_metric, self._mode = keep, best, mode
-        self._background = background
-        self._due: list[When] = [every_epoch()]
+        self._background, self._keep_best = background, keep_best
+        if keep_best < 1:
+            raise UsageError(f"keep_best is {keep_best}: give 1 or more, or best=None")
+        self._due: list[When] = [every_epoch(), every_row()]
         if steps is not None:
             self._due.append(every_steps(steps))
         if seconds is not None:
@@ -83,13 +95,15 @@ class Saver:
         state: TrainState,
         strategy: tf.distribute.Strategy,
         metrics: Sequence[str],
+        prefix: str = "val",
     ) -> str | None:
         """Restores the newest checkpoint, if there is one and `resume` is true.
 
         Args:
           state: State of the run, changed in place.
           strategy: Strategy in whose scope the state was made.
-          metrics: Names of the metrics that each epoch's row will have.
+          metrics: Names of the metrics that each row of the history will have.
+          prefix: Beginning of the names of the metrics of the first validation set.
 
         Returns:
           The path of the restored checkpoint, or None.
@@ -114,7 +128,7 @@ class Saver:
             snapshot if self._background else None,
             writes=self._writes,
         )
-        best = self._chosen_best(metrics)
+        best = self._chosen_best(metrics, prefix)
         if not self._resume and self._latest.directory.exists():
             raise CheckpointError(
                 f"{self.directory} holds a run already: let it resume, or choose "
@@ -124,7 +138,8 @@ class Saver:
             for directory in ("checkpoints", "best"):
                 remove_unfinished(self.directory / directory)
             if best is not None:
-                self._best = BestCheckpoints(checkpoint, self.directory / "best", *best)
+                folder, keep = self.directory / "best", self._keep_best
+                self._best = BestCheckpoints(checkpoint, folder, *best, keep=keep)
                 self._best.clean()
         optional = (_TOTALS, _SKIPPED)
         restored = self._latest.restore(optional) if self._resume else None
@@ -136,11 +151,14 @@ class Saver:
             logging.info("resumed from %s", restored.path)
         return restored.path
 
-    def _chosen_best(self, metrics: Sequence[str]) -> tuple[str, str] | None:
-        """Returns the metric of the best epoch, and which values are better."""
+    def _chosen_best(
+        self, metrics: Sequence[str], prefix: str
+    ) -> tuple[str, str] | None:
+        """Returns the metric of the best row, and which values are better."""
         best = self._best_metric
         if best == AUTO:
-            best = next((name for name in _USUAL if name in metrics), None)
+            usual = [f"{prefix}_{name}" for name in _USUAL]
+            best = next((name for name in usual if name in metrics), None)
         if best is None:
             return None
         if best not in metrics:

@@ -24,18 +24,20 @@ _MAY_CHANGE = ("checksum", "seed")
 OPTIMIZER = "optimizer"  # name of the only update of most runs
 
 Identity = Mapping[str, int | str | None]
+ActionState = Mapping[str, Any]  # JSON values by name
 
 
 class RunRecord(tf.train.experimental.PythonState):
     """The part of a run that is not in variables, saved as JSON in the checkpoint.
 
     Attributes:
-      rows: Rows of the history, one dict for each epoch done: epoch, step, metrics.
+      rows: Rows of the history, usually one for each epoch: epoch, step, metrics.
       seconds: Wall-clock seconds spent in `fit`, evaluation and saving included, also
         by the earlier processes of a resumed run.
       data: Identity of the training data (`Batches.identity`); None before `fit`.
-      ended: Number of epochs that were asked for when an action ended the run by
+      ended: Number of steps that were asked for when an action ended the run by
         `Enough`; None if that has not happened.
+      actions: What actions remember, by their names.
     """
 
     def __init__(self) -> None:
@@ -43,6 +45,7 @@ class RunRecord(tf.train.experimental.PythonState):
         self.seconds = 0.0
         self.data: Identity | None = None
         self.ended: int | None = None
+        self.actions: dict[str, ActionState] = {}
 
     def begin(
         self, data: Identity, step: int, changed: bool = False
@@ -77,8 +80,13 @@ class RunRecord(tf.train.experimental.PythonState):
         here = {f"the {key} of the training data": v for key, v in data.items()}
         return {"the step to go on from": step, **here}
 
+    @property
+    def last_row(self) -> int:
+        """Step of the last row of the history; 0 if there is none."""
+        return int(self.rows[-1]["step"]) if self.rows else 0
+
     def history(self) -> dict[str, list[float]]:
-        """Returns metric name -> one value per epoch; NaN where a row has none."""
+        """Returns metric name -> one value per row; NaN where a row has none."""
         names = dict.fromkeys(name for row in self.rows for name in row)
         return {
             name: [row.get(name, float("nan")) for row in self.rows]
@@ -93,7 +101,8 @@ class RunRecord(tf.train.experimental.PythonState):
                 "rows": self.rows,
                 "seconds": self.seconds,
                 "data": self.data,
-                "ended": self.ended,
+                "ended_steps": self.ended,
+                "actions": self.actions,
             }
         )
 
@@ -109,7 +118,8 @@ class RunRecord(tf.train.experimental.PythonState):
             data = fields.get("data")
             self.rows, self.seconds = rows, float(fields["seconds"])
             self.data = None if data is None else dict(data)
-            self.ended = fields.get("ended")
+            self.ended = fields.get("ended_steps")
+            self.actions = dict(fields.get("actions", {}))
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise ValueError("its record is not that of a run") from error
 

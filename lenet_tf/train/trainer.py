@@ -14,26 +14,26 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
 from lenet_tf.data.batches import Batches, Block
-from lenet_tf.errors import NonFiniteError, UsageError
+from lenet_tf.errors import UsageError
 from lenet_tf.nn.losses import Forward, classification
 from lenet_tf.parallel.collectives import value_of
 from lenet_tf.parallel.workers import check_alike
-from lenet_tf.signals import StopRequested, check_signals
-from lenet_tf.train.actions import Action, Enough, close, in_order
+from lenet_tf.signals import check_signals
+from lenet_tf.train.actions import Action, restore_actions
+from lenet_tf.train.derived import Derived, Score
+from lenet_tf.train.ending import saved_at_the_end
 from lenet_tf.train.evaluation import Evaluation
-from lenet_tf.train.failures import non_finite
-from lenet_tf.train.inner_loop import InnerLoop, steps_in
-from lenet_tf.train.model_state import check_state
 from lenet_tf.train.outer_loop import OuterLoop
-from lenet_tf.train.outputs import Spec, preview_training
-from lenet_tf.train.preview import Preview
+from lenet_tf.train.outputs import Spec
+from lenet_tf.train.rows import Rows
 from lenet_tf.train.saver import Saver
 from lenet_tf.train.state import make_state
-from lenet_tf.train.step import Batch, Step, TrainStep
+from lenet_tf.train.step import Step, TrainStep
+from lenet_tf.train.training import Training
 from lenet_tf.train.update import Rule, Update
+from lenet_tf.train.validation import validation_sets
 
 History = dict[str, list[float]]
 
@@ -60,11 +60,18 @@ class Trainer:
       jit_compile: Whether XLA compiles the forward pass and its gradient.
       ema: Decay of an exponential moving average of the weights, which evaluation then
         uses in their place; None keeps none.
+      micro_batches: Number of parts in which each replica computes the gradient of its
+        share of a batch, one after another, to save memory. The step stays the same.
+      watch: Names of more metrics of training: "gradient_norm", "update_norm" and
+        "learning_rate", averaged over the steps (see `TrainStep`).
+      derived: Name -> function of the metrics that returns a number, such as the F1 of
+        a confusion matrix; see `Derived`.
 
     Attributes:
       state: State of the run: model, updates, step, metrics, average, record.
       forward: As given.
       strategy: As given, or the default.
+      shares: Number of parts that a batch is divided into: replicas * micro-batches.
 
     Raises:
       UsageError: An argument is wrong, or the model was made outside the strategy.
@@ -84,16 +91,25 @@ class Trainer:
         ema: float | None = None,
         loss_scaling: bool = False,
         jit_compile: bool = False,
+        micro_batches: int = 1,
+        watch: Sequence[str] = (),
+        derived: Mapping[str, Score] | None = None,
     ) -> None:
         if steps_per_loop < 1:
             raise UsageError(f"steps_per_loop is {steps_per_loop}: give 1 or more")
-        if step is not None and jit_compile:
+        if micro_batches < 1:
+            raise UsageError(f"micro_batches is {micro_batches}: give 1 or more")
+        if step is not None and (jit_compile or watch):
             raise UsageError(
-                "jit_compile is for the default step: give it to mean_gradients"
+                "jit_compile and watch are for the default step: let your own step "
+                "give jit_compile to mean_gradients, and accumulate what it watches"
             )
         self.forward, self.strategy = forward, strategy or tf.distribute.get_strategy()
         self.steps_per_loop, self.seed = steps_per_loop, seed
-        self._step = step or TrainStep(forward, jit_compile)
+        self.shares = self.strategy.num_replicas_in_sync * micro_batches
+        parts = {"micro_batches": micro_batches} if micro_batches > 1 else {}
+        seen = {"watch": watch} if watch else {}
+        self._step = step or TrainStep(forward, jit_compile, **parts, **seen)
         self.state = make_state(
             model,
             optimizer,
@@ -104,35 +120,44 @@ class Trainer:
             own=step if isinstance(step, tf.Module) else None,
         )
         self.model, self.record = self.state.model, self.state.record
-        self._loop: InnerLoop | None = None
-        self._seen: Preview | None = None
-        self._spec: Spec = {}
+        self._derived = Derived(derived or {})
+        self._training: Training | None = None
         self._evaluations: dict[object, Evaluation] = {}
 
     @property
     def traces(self) -> dict[str, int]:
         """Number of traces of the training loop and of the evaluation loops."""
         evaluated = sum(each.traces for each in self._evaluations.values())
-        return {"train": self._loop.traces if self._loop else 0, "evaluate": evaluated}
+        trained = self._training.traces if self._training else 0
+        return {"train": trained, "evaluate": evaluated}
 
     def fit(
         self,
         train: Batches,
         *,
-        epochs: int,
-        validation: Batches | None = None,
+        epochs: int | None = None,
+        steps: int | None = None,
+        validation: Batches | Mapping[str, Batches] | None = None,
+        row_steps: int | None = None,
+        row_examples: int | None = None,
         saver: Saver | None = None,
         actions: Sequence[Action] = (),
         poll: Callable[[], None] = check_signals,
         data_changed: bool = False,
     ) -> History:
-        """Trains until `epochs` epochs are done, from the saver's newest checkpoint on.
+        """Trains to the end of the run, from the saver's newest checkpoint on.
 
         Args:
           train: Batches to train on.
           epochs: Total number of epochs, including those of earlier calls and those of
             the run in the saver's directory.
-          validation: Batches to evaluate after each epoch, for the metrics `val_...`.
+          steps: Total number of steps, counted in the same way. If `epochs` is given
+            too, the run ends at what comes first.
+          validation: Batches to evaluate for each row of the history, for the metrics
+            `val_...`; or name -> batches, for the metrics `val_<name>_...`.
+          row_steps: Number of steps between two rows of the history; by default there
+            is one at the end of each epoch. The last step of the run has one, too.
+          row_examples: Number of examples between two rows, in place of `row_steps`.
           saver: Saver that restores and saves the run; without it nothing is written.
           actions: Functions to call in turn after each inner loop, before saving.
           poll: Function to call between inner loops, also those of an evaluation; by
@@ -141,55 +166,39 @@ class Trainer:
           data_changed: Whether the examples may be others than in the steps so far.
 
         Returns:
-          Metric name -> one value per epoch, from the first epoch on; NaN where an
-          epoch lacks the metric.
+          Metric name -> one value per row, from the first one on; NaN where a row
+          lacks the metric.
 
         Raises:
-          UsageError: `epochs` is below 0, the data are not those of the steps so far,
-            or the saver's `best` is not a metric of this run.
+          UsageError: A number is too small or missing, the data are not those of the
+            steps so far, or the saver's `best` is not a metric of this run.
           CheckpointError: A checkpoint cannot be written or read, or does not fit.
           DataError: A label is not in [0, number of classes).
           NonFiniteError: A loss or gradient was NaN or infinite; nothing of the inner
             loop in which that happened is saved.
         """
-        if epochs < 0:
-            raise UsageError(f"epochs is {epochs}: give 0 or more")
         if saver is not None and not isinstance(saver, Saver):
             raise UsageError(f"saver is {saver!r}: give lenet_tf.Saver(directory)")
         self.start(train)
-        names = self.state.metrics.names
-        if validation is not None:
-            names += [f"val_{name}" for name in self._evaluation(validation).names]
+        rows = Rows(train, epochs, steps, row_steps, row_examples)
+        held_out = validation_sets(validation)
+        evaluated = [self._evaluation(data).metrics for data in held_out.values()]
+        names, *others = self._derived.names(self.state.metrics, *evaluated)
+        for prefix, more in zip(held_out, others, strict=True):
+            names += [f"{prefix}_{name}" for name in more]
         if saver is not None:
-            saver.start(self.state, self.strategy, names)
-        here = self.record.begin(train.identity(), self._steps_done(), data_changed)
-        held_out = validation.identity() if validation is not None else {}
-        here |= {f"the {key} of the validation data": v for key, v in held_out.items()}
-        check_alike(self.strategy, {"epochs": epochs, **here})
-        calls = in_order(actions, saver)
-        outer = OuterLoop(self, train, epochs, validation, calls, poll)
-        try:
+            saver.start(self.state, self.strategy, names, next(iter(held_out), "val"))
+        restore_actions(actions, self.record.actions)
+        step = self._steps_done()
+        here = self.record.begin(train.identity(), step, data_changed)
+        for prefix, data in held_out.items():
+            here |= {f"the {k} of {prefix}": v for k, v in data.identity().items()}
+        ends = {"epochs": epochs, "steps": steps}
+        every = {"row_steps": row_steps, "row_examples": row_examples}
+        check_alike(self.strategy, {**ends, **every, **here})
+        outer = OuterLoop(self, train, rows, held_out, actions, saver, poll)
+        with saved_at_the_end(outer, saver, actions):
             outer.run()
-        except Enough as enough:
-            logging.info("the run ends here: %s", enough)
-            if saver is not None:
-                saver.save(self._steps_done(), outer.row_is_due())
-        except StopRequested as stop:
-            if saver is not None:
-                path = saver.save(self._steps_done(), outer.row_is_due())
-                stop.args = (f"{stop}; saved {path}: the same command again goes on",)
-            raise
-        except NonFiniteError as error:
-            if saver is not None:
-                saver.finish()
-                raise NonFiniteError(
-                    f"{error}; the last good checkpoint: {saver.newest()}"
-                ) from error
-            raise
-        finally:
-            close(actions)
-        if saver is not None:
-            saver.finish()
         return self.record.history()
 
     def evaluate(
@@ -203,12 +212,23 @@ class Trainer:
 
         Returns:
           Metric name -> weighted mean, a float, of scalars; weighted sum, a float64
-          array, of arrays; and `examples`, the number of examples with a weight above
-          0. With `ema`, the averaged weights are evaluated.
+          array, of arrays; what is derived from them; and `examples`, the number of
+          examples with a weight above 0. With `ema`, the averaged weights are
+          evaluated.
         """
         average = self.state.average
         with average.in_place() if average else contextlib.nullcontext():
-            return self._evaluation(data).run(data, self.steps_per_loop, poll)
+            values = self._evaluation(data).run(data, self.steps_per_loop, poll)
+        return {**values, **self._derived.of(values)}
+
+    def training_metrics(self) -> dict[str, float]:
+        """Returns metric name -> value over the examples since the last row.
+
+        Means of scalars, and what is derived from them and from the sums of arrays.
+        """
+        metrics = self.state.metrics
+        means = metrics.result()
+        return {**means, **self._derived.of({**means, **metrics.sums()})}
 
     def start(self, train: Batches) -> None:
         """Checks and prepares training on these batches; `fit` calls it.
@@ -220,27 +240,23 @@ class Trainer:
           UsageError: `forward` or the step does not return what it must, or the model's
             own state would silently be wrong.
         """
-        for update in self.state.updates.values():
-            update.check_unchanged()
-        replicas = self.strategy.num_replicas_in_sync
-        spec = self._spec_of(train)
-        if self._loop is None or spec != self._spec:
-            self._make_loop(spec)
-        assert self._seen is not None
-        rows, epoch = train.rows(replicas), train.steps_per_epoch * train.batch_size
-        check_state(
-            self._seen,
-            self.state.model,
-            self.state.trained,
-            replicas=replicas,
-            padding=rows != train.batch_size or epoch != train.examples,
-        )
+        spec = _spec_of(train, self.shares)
+        if self._training is None or spec != self._training.spec:
+            self._training = Training(
+                self.strategy,
+                self.state,
+                self._step,
+                spec,
+                shares=self.shares,
+                seed=self.seed,
+            )
+        self._training.check(train)
 
     def train_on(self, block: Block) -> int:
         """Trains on the batches of a block, in one inner loop, after `start`.
 
         Args:
-          block: Block of batches, from `Batches.blocks`.
+          block: Block of batches, from `Batches.blocks(trainer.shares, ...)`.
 
         Returns:
           Number of steps.
@@ -249,35 +265,16 @@ class Trainer:
           DataError: A label is not in [0, number of classes).
           NonFiniteError: A loss or gradient was NaN or infinite.
         """
-        if self._loop is None:
+        if self._training is None:
             raise UsageError("train_on has no loop yet: call trainer.start(batches)")
-        before, steps = self._steps_done(), steps_in(block)
-        finite = self._loop.run(block)
-        step = self._steps_done()
-        if not finite:
-            raise non_finite(self.state, before, step)
-        if step != before + steps:
-            raise RuntimeError(f"{steps} steps led from step {before} to {step}")
-        return steps
-
-    def _make_loop(self, spec: Spec) -> None:
-        state, step = self.state, self._step
-        self._seen, shapes = preview_training(step, state, self.strategy, spec)
-        with self.strategy.scope():
-            state.make_metrics(shapes)
-
-        def on_replica(batch: Batch) -> tf.Tensor | None:
-            return step(state, batch)
-
-        self._loop = InnerLoop(self.strategy, on_replica, spec, state.step, self.seed)
-        self._spec = spec
+        return self._training.run(block)
 
     def _steps_done(self) -> int:
         return int(value_of(self.state.step))
 
     def _evaluation(self, data: Batches) -> Evaluation:
         """Returns the evaluation for data of these shapes and dtypes, traced once."""
-        spec = self._spec_of(data)
+        spec = _spec_of(data, self.strategy.num_replicas_in_sync)
         key = tuple(sorted((k, tuple(s.shape), s.dtype) for k, s in spec.items()))
         if key not in self._evaluations:
             self._evaluations[key] = Evaluation(
@@ -285,10 +282,11 @@ class Trainer:
             )
         return self._evaluations[key]
 
-    def _spec_of(self, data: Batches) -> Spec:
-        if not isinstance(data, Batches):
-            raise UsageError(
-                f"the data are a {type(data).__name__}: give lenet_tf.Batches(data, "
-                "batch_size=64)"
-            )
-        return data.spec(self.strategy.num_replicas_in_sync)
+
+def _spec_of(data: Batches, shares: int) -> Spec:
+    if not isinstance(data, Batches):
+        raise UsageError(
+            f"the data are a {type(data).__name__}: give lenet_tf.Batches(data, "
+            "batch_size=64)"
+        )
+    return data.spec(shares)

@@ -20,6 +20,7 @@ from lenet_tf.train.actions import (
     When,
     at,
     every_epoch,
+    every_row,
     every_seconds,
     every_steps,
 )
@@ -29,10 +30,11 @@ from lenet_tf.train.actions.progress import Progress, epoch_line
 MOMENT = Moment(
     step=50,
     loop_steps=10,
+    steps=400,
     epoch=1,
     epochs=4,
     steps_per_epoch=100,
-    images_per_second=12345.6,
+    examples_per_second=12345.6,
     seconds=10.0,
     row=None,
     metrics={"loss": 0.5, "accuracy": 0.9},
@@ -81,13 +83,25 @@ def test_at_runs_the_action_on_the_moment_only_when_it_is_due() -> None:
     assert seen == [late]
 
 
-def test_every_epoch_says_yes_when_there_is_a_row() -> None:
+def test_every_epoch_says_yes_when_an_epoch_has_ended() -> None:
     when = every_epoch()
     assert [when(moment) for moment in (MOMENT, EPOCH_END, MOMENT)] == [
         False,
         True,
         False,
     ]
+
+
+def test_every_row_says_yes_when_there_is_a_row() -> None:
+    in_mid_epoch = dataclasses.replace(MOMENT, row=ROW)
+    end_without = dataclasses.replace(EPOCH_END, row=None)
+    answers = [every_row()(m) for m in (MOMENT, in_mid_epoch, end_without)]
+    assert answers == [False, True, False]
+
+
+def test_a_row_in_mid_epoch_is_named_by_its_step() -> None:
+    moment = dataclasses.replace(EPOCH_END, step=250, epoch=3)
+    assert epoch_line(moment).startswith("step 250/400  loss")
 
 
 def test_every_steps_says_yes_at_multiples() -> None:
@@ -140,7 +154,7 @@ def test_the_line_of_an_epoch_has_its_metrics_speed_and_time_to_go() -> None:
     # 200 of 400 steps took 10 s, so as long again is to come.
     assert epoch_line(EPOCH_END) == (
         "epoch 2/4  loss 0.1235  accuracy 98.77%  val_loss 1.5000  "
-        "val_accuracy 100.00%  12,346 images/s  ETA 0:10"
+        "val_accuracy 100.00%  12,346 examples/s  ETA 0:10"
     )
 
 

@@ -17,6 +17,7 @@ import tensorflow as tf
 import lenet_tf
 from lenet_tf.parallel import make_strategy
 from lenet_tf.train import Enough, HistoryFile, at, every_epoch
+from lenet_tf.train.rows import Rows
 
 
 class Line(tf.Module):
@@ -255,13 +256,8 @@ def test_the_progress_bar_goes_when_a_run_is_stopped(
 
 def test_speed_counts_examples_and_no_padding() -> None:
     """17 examples in batches of 16: two steps, of which the second has one."""
-    seen = []
-    one = trainer()
-    outer = lenet_tf.train.outer_loop.OuterLoop(
-        one, batches(16, 17), 2, None, [], lambda: None
-    )
-    seen = [outer._examples_until(step) for step in range(5)]
-    assert seen == [0, 16, 17, 33, 34]
+    rows = Rows(batches(16, 17), 2, steps=None, row_steps=None, row_examples=None)
+    assert [rows.examples_until(step) for step in range(5)] == [0, 16, 17, 33, 34]
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,20 @@ An action is a function of a `Moment`. *What* it does and *when* it runs are sep
 `at(when, action)` joins the two. Actions are called in turn before the run is saved, so
 that what they change is in the checkpoint. An action whose attribute `after_save` is
 true, such as one that reports, is called after the run is saved.
+
+An action that remembers something has two more methods, and is then resumed exactly:
+`state()` returns it as JSON values, and `restore(state)` takes it back (`Stateful`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
-from lenet_tf.errors import UsageError
-from lenet_tf.train.state import TrainState
+from lenet_tf.errors import CheckpointError, UsageError
+from lenet_tf.train.state import ActionState, TrainState
 
 
 class Enough(Exception):  # noqa: N818 - nothing went wrong
@@ -23,8 +27,9 @@ class Enough(Exception):  # noqa: N818 - nothing went wrong
 
         raise Enough("the validation loss has not fallen for 5 epochs")
 
-    The other actions are still called. The run remembers its end: `fit` goes on only
-    when it is asked for more epochs.
+    The other actions are still called. With several workers the run ends in all of them
+    when it ends in one. The run remembers its end: `fit` goes on only when it is asked
+    for more epochs or steps.
     """
 
 
@@ -35,22 +40,24 @@ class Moment:
     Attributes:
       step: Number of global batches trained on so far.
       loop_steps: Number of them in the inner loop that has just ended.
+      steps: Total number of steps of the run.
       epoch: Epoch of the last batch, counted from 1.
-      epochs: Total number of epochs of the run.
+      epochs: Total number of epochs of the run, the last of which may be cut short.
       steps_per_epoch: Number of batches in an epoch.
-      images_per_second: Examples per second in this epoch's inner loops.
+      examples_per_second: Speed of the inner loops since the last row.
       seconds: Wall-clock seconds in `fit`, earlier processes of the run included.
-      row: Row of the history if an epoch has just ended, else None.
-      metrics: Training metrics of the epoch so far, name -> mean.
+      row: Row of the history that was just made, as at the end of an epoch; else None.
+      metrics: Training metrics since the last row, name -> mean.
       state: State of the run: model, optimizers, record.
     """
 
     step: int
     loop_steps: int
+    steps: int
     epoch: int
     epochs: int
     steps_per_epoch: int
-    images_per_second: float
+    examples_per_second: float
     seconds: float
     row: Mapping[str, float] | None
     metrics: Mapping[str, float]
@@ -61,19 +68,30 @@ Action = Callable[[Moment], None]
 When = Callable[[Moment], bool]
 
 
+@runtime_checkable
+class Stateful(Protocol):
+    """An action whose memory is in the checkpoints."""
+
+    def state(self) -> ActionState:
+        """Returns what the action remembers, as JSON values by name."""
+
+    def restore(self, state: ActionState) -> None:
+        """Takes back what `state` returned, when a run goes on."""
+
+
 class _At:
     """An action that is called only when a condition holds."""
 
     def __init__(self, when: When, action: Action) -> None:
-        self._when, self._action = when, action
+        self._when, self.action = when, action
         self.after_save = bool(getattr(action, "after_save", False))
 
     def __call__(self, moment: Moment) -> None:
         if self._when(moment):
-            self._action(moment)
+            self.action(moment)
 
     def close(self) -> None:
-        close([self._action])
+        close([self.action])
 
 
 def at(when: When, action: Action) -> Action:
@@ -82,7 +100,12 @@ def at(when: When, action: Action) -> Action:
 
 
 def every_epoch() -> When:
-    """Returns a condition: an epoch has just ended and was evaluated."""
+    """Returns a condition: an epoch has just ended."""
+    return lambda moment: moment.step % moment.steps_per_epoch == 0
+
+
+def every_row() -> When:
+    """Returns a condition: a row was just added to the history."""
     return lambda moment: moment.row is not None
 
 
@@ -111,11 +134,48 @@ def every_seconds(seconds: float) -> When:
     return when
 
 
-def in_order(actions: Sequence[Action], save: Action | None) -> list[Action]:
-    """Returns the actions and `save` in the order in which they are to be called."""
-    last = [action for action in actions if getattr(action, "after_save", False)]
-    first = [action for action in actions if action not in last]
-    return [*first, *([save] if save else []), *last]
+def in_order(
+    actions: Sequence[Action], save: Action | None
+) -> tuple[list[Action], list[Action]]:
+    """Divides actions into those to call before `save`, and `save` with the others."""
+    late = [action for action in actions if getattr(action, "after_save", False)]
+    early = [action for action in actions if action not in late]
+    return early, [*([save] if save else []), *late]
+
+
+def stateful(actions: Sequence[Action]) -> Iterator[tuple[str, Stateful]]:
+    """Yields the name and the action of those that remember something.
+
+    The name is that of the class, and from the second of a class on its number too.
+    """
+    count: dict[str, int] = {}
+    for action in actions:
+        inner = action
+        while isinstance(inner, _At):
+            inner = inner.action
+        if isinstance(inner, Stateful):
+            name = type(inner).__name__
+            count[name] = count.get(name, 0) + 1
+            yield f"{name} {count[name]}" if count[name] > 1 else name, inner
+
+
+def restore_actions(
+    actions: Sequence[Action], states: Mapping[str, ActionState]
+) -> None:
+    """Gives actions back what they remembered; those that are new start afresh.
+
+    Raises:
+      CheckpointError: An action does not accept it.
+    """
+    for name, action in stateful(actions):
+        if name in states:
+            try:
+                action.restore(states[name])
+            except (TypeError, KeyError, ValueError, AttributeError) as error:
+                raise CheckpointError(
+                    f"{name} cannot go on from {states[name]}, which it remembered in "
+                    f"the checkpoint: {error!r}"
+                ) from error
 
 
 def close(actions: Sequence[Action]) -> None:

@@ -1,6 +1,6 @@
-"""Writes history.csv, one row per epoch.
+"""Writes history.csv, the rows of the history.
 
-trainer.fit(batches, epochs=3, actions=[at(every_epoch(), HistoryFile(path))])
+trainer.fit(batches, epochs=3, actions=[at(every_row(), HistoryFile(path))])
 """
 
 from __future__ import annotations

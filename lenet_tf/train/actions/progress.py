@@ -1,4 +1,4 @@
-"""Prints a line per epoch, and on a terminal shows a progress bar.
+"""Prints a line per row of the history, and on a terminal shows a progress bar.
 
 trainer.fit(batches, epochs=3, actions=[Progress()])
 """
@@ -14,7 +14,7 @@ from lenet_tf.train.actions import Moment
 
 
 class Progress:
-    """Prints a line after each epoch, and on a terminal shows a bar of its steps.
+    """Prints a line for each row, and on a terminal shows a bar of the epoch's steps.
 
     Args:
       write: Function that is given the line.
@@ -28,21 +28,22 @@ class Progress:
         self._bar: tqdm.tqdm | None = None
 
     def __call__(self, moment: Moment) -> None:
-        """Moves the bar; at the end of an epoch removes it and writes the line."""
+        """Moves the bar; at a row removes it and writes the line."""
         if self._terminal:
             self._move_bar(moment)
         if moment.row is not None:
             self._write(epoch_line(moment))
 
     def _move_bar(self, moment: Moment) -> None:
+        done = moment.step - (moment.epoch - 1) * moment.steps_per_epoch
         if self._bar is None:
             self._bar = tqdm.tqdm(
+                initial=done - moment.loop_steps,
                 total=moment.steps_per_epoch,
                 desc=f"epoch {moment.epoch}/{moment.epochs}",
                 unit="step",
                 leave=False,
             )
-        done = moment.step - (moment.epoch - 1) * moment.steps_per_epoch
         self._bar.update(done - self._bar.n)
         self._bar.set_postfix_str(
             ", ".join(f"{key} {value:.4f}" for key, value in moment.metrics.items())
@@ -58,21 +59,23 @@ class Progress:
 
 
 def epoch_line(moment: Moment) -> str:
-    """Returns an epoch's row as a line: metrics, images per second, remaining time."""
+    """Returns a row as a line: metrics, examples per second, remaining time."""
     assert moment.row is not None
     figures = [
         f"{key} {value:.2%}" if key.endswith("accuracy") else f"{key} {value:.4f}"
         for key, value in moment.row.items()
         if key not in ("epoch", "step")
     ]
-    steps_left = moment.epochs * moment.steps_per_epoch - moment.step
-    left = steps_left * moment.seconds / moment.step
+    left = (moment.steps - moment.step) * moment.seconds / moment.step
+    at_epoch_end = moment.step % moment.steps_per_epoch == 0
     minutes, seconds = divmod(round(left), 60)
     return "  ".join(
         [
-            f"epoch {moment.epoch}/{moment.epochs}",
+            f"epoch {moment.epoch}/{moment.epochs}"
+            if at_epoch_end
+            else f"step {moment.step}/{moment.steps}",
             *figures,
-            f"{moment.images_per_second:,.0f} images/s",
+            f"{moment.examples_per_second:,.0f} examples/s",
             f"ETA {minutes}:{seconds:02d}",
         ]
     )

@@ -1,0 +1,85 @@
+"""The training loop of a run, for batches of the same shapes and dtypes.
+
+training = Training(strategy, state, step, batches.spec(shares), shares=2, seed=0)
+training.check(batches)
+training.run(block)                          # the number of steps made
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from lenet_tf.data.batches import Batches, Block
+from lenet_tf.parallel.collectives import value_of
+from lenet_tf.train.failures import non_finite
+from lenet_tf.train.inner_loop import InnerLoop, steps_in
+from lenet_tf.train.model_state import check_state
+from lenet_tf.train.outputs import Spec, preview_training
+from lenet_tf.train.state import TrainState
+from lenet_tf.train.step import Batch, Step
+
+
+class Training:
+    """Trains on blocks of batches; traced once.
+
+    Args:
+      strategy: Strategy in whose replicas the step runs.
+      state: State that the step is called with; its accumulators are made here.
+      step: Training step.
+      spec: Shapes and dtypes of a block, from `Batches.spec`.
+      shares: Number of parts that a batch is divided into: replicas * micro-batches.
+      seed: Seed of the random numbers in a step.
+
+    Raises:
+      UsageError: The step or its forward function does not return what it must.
+    """
+
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        state: TrainState,
+        step: Step,
+        spec: Spec,
+        *,
+        shares: int,
+        seed: int,
+    ) -> None:
+        self._state, self._shares, self.spec = state, shares, spec
+        self._replicas = strategy.num_replicas_in_sync
+        self._seen, shapes = preview_training(step, state, strategy, spec)
+        with strategy.scope():
+            state.make_metrics(shapes)
+
+        def on_replica(batch: Batch) -> tf.Tensor | None:
+            return step(state, batch)
+
+        self._loop = InnerLoop(strategy, on_replica, spec, state.step, seed)
+
+    @property
+    def traces(self) -> int:
+        """Number of times that the loop was traced."""
+        return self._loop.traces
+
+    def check(self, train: Batches) -> None:
+        """Raises UsageError if the model's own state would silently be wrong."""
+        for update in self._state.updates.values():
+            update.check_unchanged()
+        rows, epoch = train.rows(self._shares), train.steps_per_epoch * train.batch_size
+        check_state(
+            self._seen,
+            self._state.model,
+            self._state.trained,
+            replicas=self._replicas,
+            padding=rows != train.batch_size or epoch != train.examples,
+        )
+
+    def run(self, block: Block) -> int:
+        """Trains on the batches of a block; see `Trainer.train_on`."""
+        before, steps = int(value_of(self._state.step)), steps_in(block)
+        finite = self._loop.run(block)
+        step = int(value_of(self._state.step))
+        if not finite:
+            raise non_finite(self._state, before, step)
+        if step != before + steps:
+            raise RuntimeError(f"{steps} steps led from step {before} to {step}")
+        return steps
