@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Literal
 
 from lenet_tf.errors import UsageError
 
-Mode = Literal["max", "min"]
-
 # End of a metric's name -> which of its values are better.
-_MODES: dict[str, Mode] = {
+_MODES: dict[str, str] = {
     "accuracy": "max",
     "auc": "max",
     "f1": "max",
@@ -27,8 +24,8 @@ _MODES: dict[str, Mode] = {
 }
 
 
-def better_mode(metric: str, mode: str | None = None) -> Mode:
-    """Returns which values of a metric are better.
+def better_mode(metric: str, mode: str | None = None) -> str:
+    """Returns which values of a metric are better, "max" or "min".
 
     Args:
       metric: Name of the metric. If it ends in accuracy, auc, f1 or iou, higher values
@@ -42,7 +39,7 @@ def better_mode(metric: str, mode: str | None = None) -> Mode:
         for end, known in _MODES.items():
             if metric.endswith(end):
                 return known
-    if mode == "max" or mode == "min":
+    if mode in ("max", "min"):
         return mode
     raise UsageError(
         f"mode is {mode!r} for {metric!r}: say mode='max' if higher values are better, "
