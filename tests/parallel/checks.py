@@ -13,8 +13,17 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tensorflow as tf
 
-from lenet_tf import StopRequested, make_strategy
+from lenet_tf import (
+    SGD,
+    Batches,
+    Enough,
+    Moment,
+    StopRequested,
+    Trainer,
+    make_strategy,
+)
 from lenet_tf.errors import UsageError
+from lenet_tf.nn import Dense
 from lenet_tf.parallel import check_alike, is_chief, same_steps, together, watch
 
 watch.LOST_SECONDS = 1.0
@@ -24,6 +33,23 @@ SAME = {"name": "x", "none": None, "yes": True, "number": 1.5, "list": [1, {"a":
 def unknown_length() -> tf.data.Dataset:
     wrong = tf.data.experimental.assert_cardinality(3)
     return tf.data.Dataset.range(2).apply(wrong)
+
+
+def steps_until_enough(strategy: tf.distribute.Strategy, ends: bool) -> list[int]:
+    """Trains for up to 9 steps; an action of this worker may end it after 3."""
+
+    def forward(model: Dense, batch: dict, training: bool) -> dict:
+        return {"loss": model(batch["x"])[:, 0] ** 2}
+
+    def end(moment: Moment) -> None:
+        if ends and moment.step == 3:
+            raise Enough("this worker has seen enough")
+
+    with strategy.scope():
+        model = Dense(2, 1, (0, 0), "line")
+    trainer = Trainer(model, SGD(0.1), forward, strategy=strategy, steps_per_loop=1)
+    trainer.fit(Batches({"x": tf.ones([8, 2]).numpy()}, 4), steps=9, actions=[end])
+    return [int(trainer.state.step.numpy()), trainer.record.ended or 0]
 
 
 def main() -> None:
@@ -72,6 +98,7 @@ def main() -> None:
     tell("stopped", lambda: stop(StopRequested()))
     tell("by signal", lambda: stop(StopRequested(15)))
     tell("by another signal", lambda: stop(StopRequested(10)))
+    tell("enough", lambda: steps_until_enough(strategy, ends=worker == 1))
     # All workers are there, so this is no loss, though a loss has the same type.
     tell("error", lambda: fail(lambda: list(unknown_length())))
 

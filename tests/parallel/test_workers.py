@@ -284,6 +284,13 @@ def test_a_stop_without_or_with_a_signal_stops_all(
         assert told["by another signal"] == ["StopRequested", "stopped by SIGUSR1"]
 
 
+def test_what_one_worker_calls_enough_ends_the_run_in_all(
+    checks: list[dict[str, object]],
+) -> None:
+    for told in checks:
+        assert told["enough"] == [3, 9]
+
+
 def test_an_error_is_not_called_a_lost_worker_while_all_are_there(
     checks: list[dict[str, object]],
 ) -> None:
