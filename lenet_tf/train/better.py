@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from lenet_tf.errors import UsageError
+from lenet_tf.train.state import ActionState
 
 # End of a metric's name -> which of its values are better.
 _MODES: dict[str, str] = {
@@ -101,3 +102,18 @@ class BestSoFar:
         if self._mode == "max":
             return value - self._min_change > self.value
         return value + self._min_change < self.value
+
+    def state(self) -> ActionState:
+        """Returns the best value and what it is of, as JSON values."""
+        return {"metric": self.metric, "mode": self._mode, "best": self.value}
+
+    def restore(self, state: ActionState) -> bool:
+        """Takes back what `state` returned, unless it is of another metric or mode.
+
+        Returns:
+          Whether it was taken back.
+        """
+        if (state["metric"], state["mode"]) != (self.metric, self._mode):
+            return False
+        self.value = None if state["best"] is None else float(state["best"])
+        return True

@@ -48,7 +48,7 @@ class Patience:
         self._best = BestSoFar(metric, mode, min_change)
         self._rows, self._waited = rows, 0
 
-    def start(self, state: TrainState, metrics: Sequence[str]) -> None:
+    def check(self, state: TrainState, metrics: Sequence[str]) -> None:
         """Raises UsageError if the metric is not one of the run's."""
         self._best.check(metrics)
 
@@ -71,8 +71,9 @@ class Patience:
 
     def state(self) -> ActionState:
         """Returns the best value and the number of rows since, as JSON values."""
-        return {"best": self._best.value, "waited": self._waited}
+        return {**self._best.state(), "waited": self._waited}
 
     def restore(self, state: ActionState) -> None:
-        """Takes back what `state` returned."""
-        self._best.value, self._waited = state["best"], int(state["waited"])
+        """Takes back what `state` returned; what was of another metric is forgotten."""
+        if self._best.restore(state):
+            self._waited = int(state["waited"])

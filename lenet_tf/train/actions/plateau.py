@@ -67,7 +67,7 @@ class ReduceOnPlateau:
         self._cooldown, self._min_rate, self._update = cooldown, min_rate, update
         self._cooling, self._waited = 0, 0  # rows left of the cooldown, and not better
 
-    def start(self, state: TrainState, metrics: Sequence[str]) -> None:
+    def check(self, state: TrainState, metrics: Sequence[str]) -> None:
         """Checks that the metric is there, and that the rate can be changed.
 
         Raises:
@@ -80,11 +80,11 @@ class ReduceOnPlateau:
         """Looks at the row, if there is one, and lowers the rate if it is time.
 
         Raises:
-          UsageError: As `start`.
+          UsageError: As `check`.
         """
+        rate = self._rate(moment.state)
         if moment.row is None:
             return
-        rate = self._rate(moment.state)
         better = self._best.update(moment.row)
         if self._cooling > 0:
             self._cooling -= 1
@@ -131,13 +131,10 @@ class ReduceOnPlateau:
 
     def state(self) -> ActionState:
         """Returns the best value and the counters, as JSON values."""
-        return {
-            "best": self._best.value,
-            "waited": self._waited,
-            "cooling": self._cooling,
-        }
+        counters = {"waited": self._waited, "cooling": self._cooling}
+        return {**self._best.state(), **counters}
 
     def restore(self, state: ActionState) -> None:
-        """Takes back what `state` returned."""
-        self._best.value = state["best"]
-        self._waited, self._cooling = int(state["waited"]), int(state["cooling"])
+        """Takes back what `state` returned; what was of another metric is forgotten."""
+        if self._best.restore(state):
+            self._waited, self._cooling = int(state["waited"]), int(state["cooling"])
