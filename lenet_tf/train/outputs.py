@@ -15,6 +15,7 @@ from lenet_tf.data.batches import WEIGHT
 from lenet_tf.errors import UsageError
 from lenet_tf.nn.losses import Forward
 from lenet_tf.train.metrics import EXAMPLES, Accumulators
+from lenet_tf.train.micro_batches import check_no_writes
 from lenet_tf.train.preview import Preview, preview
 from lenet_tf.train.state import TrainState
 from lenet_tf.train.step import Step, TrainStep
@@ -42,7 +43,8 @@ def preview_training(
 
     Raises:
       UsageError: `forward` does not return per-example tensors with every update's
-        loss, or a step of another kind does not call `state.metrics.update`.
+        loss, changes variables in micro-batches, or returns a name that is watched; or
+        a step of another kind does not call `state.metrics.update`.
     """
     if isinstance(step, TrainStep):
         forward = step.forward
@@ -50,7 +52,9 @@ def preview_training(
         shapes = _value_shapes(seen, strategy, spec)
         for update in state.updates.values():
             _check_loss(update.loss, shapes)
-        return seen, shapes
+        if step.micro_batches > 1:
+            check_no_writes(seen, state.model.variables, step.micro_batches)
+        return seen, shapes | _watched_shapes(step, state, shapes)
     recorder = _Recorder()
     recorded = dataclasses.replace(state, metrics=recorder)
     seen = preview(strategy, lambda batch: step(recorded, batch), spec)
@@ -119,6 +123,20 @@ def _value_shapes(
                 "known, by tf.ensure_shape for instance"
             )
     return {name: list(value.shape[1:]) for name, value in values.items()}
+
+
+def _watched_shapes(step: TrainStep, state: TrainState, shapes: Shapes) -> Shapes:
+    names = step.watch.names(state.updates)
+    for name in names:
+        if name in shapes:
+            raise UsageError(
+                f"forward returned {name!r}, which is also watched: rename it"
+            )
+        if name.startswith("val_"):
+            raise UsageError(
+                f"{name!r} would look like a metric of validation: rename the update"
+            )
+    return {name: [] for name in names}
 
 
 def _check_loss(loss: str, shapes: Shapes) -> None:

@@ -10,10 +10,10 @@ actions, evaluation and exact resume work with it as they are.
     def sharpness_aware(state, batch):
         variables = state.updates["optimizer"].variables
 
-        def compute():
-            return forward(state.model, batch, True)
+        def compute(part):
+            return forward(state.model, part, True)
 
-        gradients, sums = mean_gradients(compute, batch["weight"], state.updates)
+        gradients, sums = mean_gradients(compute, batch, state.updates)
         ...
         state.metrics.update(sums)
         return all_finite(...)
@@ -28,7 +28,7 @@ traced without AutoGraph: for a Python `if` or `while` on tensors, put that code
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import tensorflow as tf
@@ -40,7 +40,9 @@ from lenet_tf.train.finite import all_finite
 from lenet_tf.train.gradients import clipped, mean_gradients
 from lenet_tf.train.inner_loop import Batch
 from lenet_tf.train.metrics import Accumulators, weighted_sums
+from lenet_tf.train.micro_batches import check_parts
 from lenet_tf.train.state import TrainState
+from lenet_tf.train.watch import StepWatch
 
 # Returns whether to go on (bool scalar, the same on all replicas), or None for always.
 Step: TypeAlias = Callable[[TrainState, Batch], tf.Tensor | None]
@@ -53,24 +55,41 @@ class TrainStep:
       forward: Function that returns the per-example values of a batch, among them the
         loss of every update.
       jit_compile: Whether XLA compiles the forward pass and the gradient.
+      micro_batches: Number of equal parts that each replica divides its share of a
+        batch into; it computes one at a time, and needs memory for one part only.
+      watch: Names of more metrics, see `StepWatch`.
+
+    Raises:
+      UsageError: `micro_batches` is below 1, or a name in `watch` is unknown.
     """
 
-    def __init__(self, forward: Forward, jit_compile: bool = False) -> None:
+    def __init__(
+        self,
+        forward: Forward,
+        jit_compile: bool = False,
+        *,
+        micro_batches: int = 1,
+        watch: Sequence[str] = (),
+    ) -> None:
+        check_parts(micro_batches)
         self.forward, self._jit_compile = forward, jit_compile
+        self.micro_batches, self.watch = micro_batches, StepWatch(watch)
 
     def __call__(self, state: TrainState, batch: Batch) -> tf.Tensor:
         """Makes one step of one replica; returns whether the run can go on."""
         gradients, sums = mean_gradients(
-            lambda: self.forward(state.model, batch, True),
-            batch[WEIGHT],
+            lambda part: self.forward(state.model, part, True),
+            batch,
             state.updates,
             scale=state.loss_scale and state.loss_scale.value(),
             jit_compile=self._jit_compile,
+            micro_batches=self.micro_batches,
         )
         losses = [sums[update.loss] for update in state.updates.values()]
         vectors = [vector for part in gradients.values() for vector in part.values()]
         finite = all_finite(*vectors, *losses)
         done = state.updates_done()
+        watched = self.watch.begin(state.updates, gradients, finite, done)
 
         def update() -> None:
             for name, one in state.updates.items():
@@ -78,8 +97,9 @@ class TrainStep:
             if state.average is not None:
                 state.average.update(done)
 
-        state.metrics.update(sums)
-        return state.guarded(all_finite(*losses), finite, update)
+        going = state.guarded(all_finite(*losses), finite, update)
+        state.metrics.update(sums | watched.end(sums[WEIGHT]))
+        return going
 
 
 class EvalStep:

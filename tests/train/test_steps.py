@@ -45,10 +45,10 @@ def gan_step(state: TrainState, batch: Batch) -> tf.Tensor:
     for name, salt in [*(("critic", salt) for salt in range(5)), ("generator", 5)]:
         update = {name: state.updates[name]}
 
-        def compute(salt: int = salt) -> dict[str, tf.Tensor]:
-            return critic_values(model, batch, salt)
+        def compute(part: Batch, salt: int = salt) -> dict[str, tf.Tensor]:
+            return critic_values(model, part, salt)
 
-        gradients, sums = mean_gradients(compute, batch["weight"], update)
+        gradients, sums = mean_gradients(compute, batch, update)
         update[name].apply(gradients[name], state.updates_done())
         finite.append(all_finite(*gradients[name].values()))
     state.metrics.update(sums)
@@ -84,10 +84,10 @@ def sharpness_aware_step(state: TrainState, batch: Batch) -> tf.Tensor:
     """SAM (Foret et al., 2021, equation 4): the gradient at the worst point nearby."""
     update = state.updates["optimizer"]
 
-    def compute() -> dict[str, tf.Tensor]:
-        return line_forward(state.model, batch, True)
+    def compute(part: Batch) -> dict[str, tf.Tensor]:
+        return line_forward(state.model, part, True)
 
-    gradients, sums = mean_gradients(compute, batch["weight"], state.updates)
+    gradients, sums = mean_gradients(compute, batch, state.updates)
     (gradient,) = gradients["optimizer"].values()
     away = tf.split(
         RHO * gradient / tf.norm(gradient),
@@ -96,7 +96,7 @@ def sharpness_aware_step(state: TrainState, batch: Batch) -> tf.Tensor:
     before = [v.read_value() for v in update.variables]
     for variable, part in zip(update.variables, away, strict=True):
         local_assign_add(variable, tf.reshape(part, variable.shape))
-    gradients, _ = mean_gradients(compute, batch["weight"], state.updates)
+    gradients, _ = mean_gradients(compute, batch, state.updates)
     for variable, value in zip(update.variables, before, strict=True):
         lenet_tf.parallel.local_assign(variable, value)
     update.apply(gradients["optimizer"], state.updates_done())
@@ -254,10 +254,10 @@ def test_a_step_that_is_a_module_has_its_state_in_the_checkpoint(
             self.calls = tf.Variable(0, trainable=False)
 
         def __call__(self, state: TrainState, batch: Batch) -> None:
-            def compute() -> dict[str, tf.Tensor]:
-                return line_forward(state.model, batch, True)
+            def compute(part: Batch) -> dict[str, tf.Tensor]:
+                return line_forward(state.model, part, True)
 
-            gradients, sums = mean_gradients(compute, batch["weight"], state.updates)
+            gradients, sums = mean_gradients(compute, batch, state.updates)
             update = state.updates["optimizer"]
             update.apply(gradients["optimizer"], state.updates_done())
             local_assign_add(self.calls, tf.constant(1))
@@ -292,10 +292,10 @@ def test_copies_that_a_step_lets_differ_are_an_error_in_the_first_epoch() -> Non
     """Noise that each replica draws for itself."""
 
     def noisy(state: TrainState, batch: Batch) -> None:
-        def compute() -> dict[str, tf.Tensor]:
-            return line_forward(state.model, batch, True)
+        def compute(part: Batch) -> dict[str, tf.Tensor]:
+            return line_forward(state.model, part, True)
 
-        gradients, sums = mean_gradients(compute, batch["weight"], state.updates)
+        gradients, sums = mean_gradients(compute, batch, state.updates)
         (vector,) = gradients["optimizer"].values()
         noise = tf.random.stateless_normal(vector.shape, batch["seed"])
         own = tf.cast(batch["position"][0], tf.float32)  # another on each replica
