@@ -28,13 +28,12 @@ from lenet_tf.train.actions import (
     every_seconds,
     every_steps,
 )
+from lenet_tf.train.better import better_mode
 from lenet_tf.train.state import TrainState
 
 AUTO = "auto"
 # The metric of the best row by default: the first of these that a run has.
 _USUAL = ("accuracy", "loss")
-# End of a metric's name -> which of its values are better.
-_MODES = {"accuracy": "max", "loss": "min", "error": "min"}
 # A metric may be added or dropped when a run is resumed.
 _TOTALS = "metrics/totals/"
 # Checkpoints before version 0.2 do not have this variable; it then starts at 0.
@@ -57,7 +56,7 @@ class Saver:
         `val_accuracy` if the run has it, else `val_loss` if it has that, of the first
         set if there are several; None keeps none.
       mode: "max" or "min": which values of `best` are better. It must be given unless
-        the name ends in accuracy, loss or error.
+        the name tells; see `lenet_tf.train.better_mode`.
       keep_best: Number of best checkpoints to keep.
       background: Whether training goes on while files are written. A failed write is
         then raised after the next inner loop.
@@ -165,15 +164,7 @@ class Saver:
             raise UsageError(
                 f"best is {best!r}: choose one of {', '.join(metrics)}, or None"
             )
-        mode = self._mode or next(
-            (mode for end, mode in _MODES.items() if best.endswith(end)), None
-        )
-        if mode not in ("max", "min"):
-            raise UsageError(
-                f"best is {best!r} and mode is {self._mode!r}: say mode='max' if "
-                "higher values are better, or mode='min'"
-            )
-        return best, mode
+        return best, better_mode(best, self._mode)
 
     def __call__(self, moment: Moment) -> None:
         """Saves if a checkpoint is due; called as an action."""

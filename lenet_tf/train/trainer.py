@@ -21,12 +21,13 @@ from lenet_tf.nn.losses import Forward, classification
 from lenet_tf.parallel.collectives import value_of
 from lenet_tf.parallel.workers import check_alike
 from lenet_tf.signals import check_signals
-from lenet_tf.train.actions import Action, restore_actions
+from lenet_tf.train.actions import Action, begin
 from lenet_tf.train.derived import Derived, Score
 from lenet_tf.train.ending import saved_at_the_end
 from lenet_tf.train.evaluation import Evaluation
 from lenet_tf.train.outer_loop import OuterLoop
 from lenet_tf.train.outputs import Spec
+from lenet_tf.train.per_spec import PerSpec, spec_of
 from lenet_tf.train.rows import Rows
 from lenet_tf.train.saver import Saver
 from lenet_tf.train.state import make_state
@@ -107,9 +108,9 @@ class Trainer:
         self.forward, self.strategy = forward, strategy or tf.distribute.get_strategy()
         self.steps_per_loop, self.seed = steps_per_loop, seed
         self.shares = self.strategy.num_replicas_in_sync * micro_batches
-        parts = {"micro_batches": micro_batches} if micro_batches > 1 else {}
-        seen = {"watch": watch} if watch else {}
-        self._step = step or TrainStep(forward, jit_compile, **parts, **seen)
+        self._step = step or TrainStep(
+            forward, jit_compile, micro_batches=micro_batches, watch=watch
+        )
         self.state = make_state(
             model,
             optimizer,
@@ -122,12 +123,12 @@ class Trainer:
         self.model, self.record = self.state.model, self.state.record
         self._derived = Derived(derived or {})
         self._training: Training | None = None
-        self._evaluations: dict[object, Evaluation] = {}
+        self._evaluations = PerSpec(self._make_evaluation)
 
     @property
     def traces(self) -> dict[str, int]:
         """Number of traces of the training loop and of the evaluation loops."""
-        evaluated = sum(each.traces for each in self._evaluations.values())
+        evaluated = sum(each.traces for each in self._evaluations.all())
         trained = self._training.traces if self._training else 0
         return {"train": trained, "evaluate": evaluated}
 
@@ -188,7 +189,7 @@ class Trainer:
             names += [f"{prefix}_{name}" for name in more]
         if saver is not None:
             saver.start(self.state, self.strategy, names, next(iter(held_out), "val"))
-        restore_actions(actions, self.record.actions)
+        begin(actions, self.state, names)
         step = self._steps_done()
         here = self.record.begin(train.identity(), step, data_changed)
         for prefix, data in held_out.items():
@@ -240,7 +241,7 @@ class Trainer:
           UsageError: `forward` or the step does not return what it must, or the model's
             own state would silently be wrong.
         """
-        spec = _spec_of(train, self.shares)
+        spec = spec_of(train, self.shares)
         if self._training is None or spec != self._training.spec:
             self._training = Training(
                 self.strategy,
@@ -272,21 +273,9 @@ class Trainer:
     def _steps_done(self) -> int:
         return int(value_of(self.state.step))
 
+    def _make_evaluation(self, spec: Spec) -> Evaluation:
+        model = self.state.model
+        return Evaluation(self.strategy, model, self.forward, spec, self.seed)
+
     def _evaluation(self, data: Batches) -> Evaluation:
-        """Returns the evaluation for data of these shapes and dtypes, traced once."""
-        spec = _spec_of(data, self.strategy.num_replicas_in_sync)
-        key = tuple(sorted((k, tuple(s.shape), s.dtype) for k, s in spec.items()))
-        if key not in self._evaluations:
-            self._evaluations[key] = Evaluation(
-                self.strategy, self.state.model, self.forward, spec, self.seed
-            )
-        return self._evaluations[key]
-
-
-def _spec_of(data: Batches, shares: int) -> Spec:
-    if not isinstance(data, Batches):
-        raise UsageError(
-            f"the data are a {type(data).__name__}: give lenet_tf.Batches(data, "
-            "batch_size=64)"
-        )
-    return data.spec(shares)
+        return self._evaluations(spec_of(data, self.strategy.num_replicas_in_sync))

@@ -79,6 +79,14 @@ class Stateful(Protocol):
         """Takes back what `state` returned, when a run goes on."""
 
 
+@runtime_checkable
+class Checked(Protocol):
+    """An action that can tell before the first step that it will not work."""
+
+    def check(self, state: TrainState, metrics: Sequence[str]) -> None:
+        """Raises UsageError, given the run's state and the metrics of its rows."""
+
+
 class _At:
     """An action that is called only when a condition holds."""
 
@@ -149,33 +157,45 @@ def stateful(actions: Sequence[Action]) -> Iterator[tuple[str, Stateful]]:
     The name is that of the class, and from the second of a class on its number too.
     """
     count: dict[str, int] = {}
-    for action in actions:
-        inner = action
-        while isinstance(inner, _At):
-            inner = inner.action
-        if isinstance(inner, Stateful):
-            name = type(inner).__name__
+    for action in _without_when(actions):
+        if isinstance(action, Stateful):
+            name = type(action).__name__
             count[name] = count.get(name, 0) + 1
-            yield f"{name} {count[name]}" if count[name] > 1 else name, inner
+            yield f"{name} {count[name]}" if count[name] > 1 else name, action
 
 
-def restore_actions(
-    actions: Sequence[Action], states: Mapping[str, ActionState]
-) -> None:
-    """Gives actions back what they remembered; those that are new start afresh.
+def begin(actions: Sequence[Action], state: TrainState, metrics: Sequence[str]) -> None:
+    """Checks actions, and gives them back what they remembered in a resumed run.
+
+    Args:
+      actions: Actions of the run; those that are new start afresh.
+      state: State of the run, restored.
+      metrics: Names of the metrics that the rows of the history will have.
 
     Raises:
-      CheckpointError: An action does not accept it.
+      UsageError: An action cannot work in this run.
+      CheckpointError: An action does not accept what it remembered.
     """
-    for name, action in stateful(actions):
-        if name in states:
+    for action in _without_when(actions):
+        if isinstance(action, Checked):
+            action.check(state, metrics)
+    for name, remembering in stateful(actions):
+        remembered = state.record.actions.get(name)
+        if remembered is not None:
             try:
-                action.restore(states[name])
+                remembering.restore(remembered)
             except (TypeError, KeyError, ValueError, AttributeError) as error:
                 raise CheckpointError(
-                    f"{name} cannot go on from {states[name]}, which it remembered in "
+                    f"{name} cannot go on from {remembered}, which it remembered in "
                     f"the checkpoint: {error!r}"
                 ) from error
+
+
+def _without_when(actions: Sequence[Action]) -> Iterator[Action]:
+    for action in actions:
+        while isinstance(action, _At):
+            action = action.action
+        yield action
 
 
 def close(actions: Sequence[Action]) -> None:
