@@ -156,7 +156,9 @@ class Batches:
         epoch, first = divmod(start_step, self.steps_per_epoch)
         if not isinstance(self._source, StreamSource):
             count = max(0, (_FOR_EVER if epochs is None else epochs) - epoch)
-            yield from self._indexed_blocks(epoch, first, rows, steps, count, as_given)
+            yield from self._indexed_blocks(
+                epoch, first, rows, steps, count, as_given=as_given
+            )
             return
         while epochs is None or epoch < epochs:
             batches = self._source.batches(
@@ -177,10 +179,11 @@ class Batches:
         entries = self._source.spec.values()
         return sum(math.prod(e.shape) * e.dtype.size for e in entries)
 
-    def _indexed_blocks(self, *start: int) -> tf.data.Dataset:
-        """Returns the dataset of blocks, the same again if `start` has not changed."""
-        if self._blocks is None or self._blocks[0] != start:
-            self._blocks = start, self._make_indexed_blocks(*start)
+    def _indexed_blocks(self, *start: int, as_given: bool) -> tf.data.Dataset:
+        """Returns the dataset of blocks, the same again if nothing has changed."""
+        key = (as_given, *start)
+        if self._blocks is None or self._blocks[0] != key:
+            self._blocks = key, self._make_indexed_blocks(*start, as_given=as_given)
         return self._blocks[1]
 
     def _make_indexed_blocks(
@@ -190,6 +193,7 @@ class Batches:
         rows: int,
         steps: int,
         epochs: int,
+        *,
         as_given: bool,
     ) -> tf.data.Dataset:
         assert not isinstance(self._source, StreamSource)

@@ -132,8 +132,7 @@ class Prediction:
             last = min(n, step * data.batch_size)
             values = self._run(block, step - steps_in(block))
             for into, value in zip(rows.values(), values, strict=True):
-                real = value.numpy()[:, : data.batch_size]
-                real = real.reshape([-1 if real.size else 0, *real.shape[2:]])
+                real = np.concatenate(value.numpy()[:, : data.batch_size])
                 into[first:last] = real[: last - first]
         return rows if self._is_dict else rows[_ALONE]
 
@@ -166,9 +165,8 @@ class Prediction:
             values = self._strategy.run(self._share, args=(block, i, first_step))
             with tf.device("CPU:0"):
                 whole = map(self._whole, self._outputs, values)
-                return i + 1, [
-                    a.write(i, v) for a, v in zip(arrays, whole, strict=True)
-                ]
+                pairs = zip(arrays, whole, strict=True)
+                return i + 1, [array.write(i, value) for array, value in pairs]
 
         with tf.device("CPU:0"):  # where the rows go: no device holds a block of them
             arrays = [
@@ -196,13 +194,13 @@ class Prediction:
         step = first_step + tf.cast(i, tf.int64)
         share[SEED] = tf.stack([tf.constant(self._seed, tf.int64), step])
         outputs = _checked(self._function(self._model, share), size)
-        # With tf.identity, since a tensor that all replicas return, such as a constant,
-        # would be taken for that of a single one.
+        # Copies, since a tensor that all replicas return, such as a constant, would be
+        # taken for that of a single one.
+        if self._gathered_as is None:
+            return [tf.identity(outputs[name]) for name in self._outputs]
         return [
-            tf.identity(outputs[name])
-            if self._gathered_as is None
-            else tf.cast(outputs[name], self._gathered_as[name])
-            for name in self._outputs
+            tf.identity(tf.cast(outputs[name], dtype))
+            for name, dtype in self._gathered_as.items()
         ]
 
     def _whole(self, name: str, value: tf.Tensor) -> tf.Tensor:
@@ -223,24 +221,27 @@ def _checked(outputs: object, size: int) -> dict[str, tf.Tensor]:
             "example, or a dict of them"
         )
     for name, value in named.items():
-        what = "" if name is _ALONE else f" {name!r}"
         if not isinstance(value, tf.Tensor | tf.Variable):
+            what = "" if name is _ALONE else f"{name!r} as "
             raise UsageError(
-                f"the function returned{what and what + ' as'} a "
-                f"{type(value).__name__}: return a dense tensor with one row per "
-                "example, or a dict of them"
+                f"the function returned {what}a {type(value).__name__}: return a dense "
+                "tensor with one row per example, or a dict of them"
             )
         if not value.shape.rank or value.shape[0] != size:
             raise UsageError(
-                f"the function returned{what} of shape {value.shape} for a batch of "
-                f"{size}: return one row per example, shape [{size}, ...]"
+                f"the function returned {_named(name)} of shape {value.shape} for a "
+                f"batch of {size}: return one row per example, shape [{size}, ...]"
             )
         if None in value.shape:
             raise UsageError(
-                f"the function returned{what} of shape {value.shape}: all axes must be "
-                "known, by tf.ensure_shape for instance"
+                f"the function returned {_named(name)} of shape {value.shape}: all "
+                "axes must be known, by tf.ensure_shape for instance"
             )
     return dict(named)
+
+
+def _named(name: str) -> str:
+    return "a tensor" if name is _ALONE else repr(name)
 
 
 def _check_unchanged(seen: Preview, model: tf.Module) -> None:
@@ -260,6 +261,6 @@ def _collective_dtype(name: str, dtype: tf.DType) -> tf.DType:
     if dtype.is_integer or dtype.is_bool:
         return tf.int64
     raise UsageError(
-        f"the function returned {name!r} of dtype {dtype.name}, which several workers "
-        "cannot exchange: return numbers, or predict in one process"
+        f"the function returned {_named(name)} of dtype {dtype.name}, which several "
+        "workers cannot exchange: return numbers, or predict in one process"
     )

@@ -179,6 +179,29 @@ def test_rows_of_weight_0_show_an_example_that_counts(kind: int, replicas: int) 
     assert {row[:2] for row in rows} == {row[:2] for row in real}
 
 
+def in_order(rows: dict[str, np.ndarray]) -> np.ndarray:
+    """Indices that sort rows by label and weight."""
+    return np.lexsort((rows["weight"], rows["label"]))
+
+
+@pytest.mark.parametrize("kind", range(3), ids=["arrays", "shuffled", "dataset"])
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_examples_of_weight_0_can_be_had_as_they_are(kind: int, replicas: int) -> None:
+    data = list(sources(WEIGHTED))[kind]
+    for _ in range(2):
+        block, *none = data.blocks(replicas, epochs=1, as_given=True)
+        assert not none
+        real = {k: np.concatenate(v.numpy()[:, :2])[:7] for k, v in block.items()}
+        if kind == 1:
+            real = {k: v[in_order(real)] for k, v in real.items()}
+        for name, values in WEIGHTED.items():
+            expected = values[in_order(WEIGHTED)] if kind == 1 else values
+            np.testing.assert_array_equal(real[name], expected)
+        # Training with the same batches replaces them.
+        (block,) = data.blocks(replicas, epochs=1)
+        assert np.isfinite(block["x"]).all()
+
+
 @pytest.mark.parametrize("kind", range(3), ids=["arrays", "shuffled", "dataset"])
 def test_bad_values_in_examples_of_weight_0_do_not_stop_a_run(kind: int) -> None:
     class Line(tf.Module):
