@@ -9,7 +9,13 @@ from lenet_tf.optim.adam import AdamW as AdamW
 from lenet_tf.optim.adam import adam_update as adam_update
 from lenet_tf.optim.averaging import Average as Average
 from lenet_tf.optim.clipping import clip_by_norm as clip_by_norm
+from lenet_tf.optim.lamb import LAMB as LAMB
+from lenet_tf.optim.lamb import lamb_update as lamb_update
+from lenet_tf.optim.lion import Lion as Lion
+from lenet_tf.optim.lion import lion_update as lion_update
 from lenet_tf.optim.loss_scale import LossScale as LossScale
+from lenet_tf.optim.muon import Muon as Muon
+from lenet_tf.optim.muon import muon_update as muon_update
 from lenet_tf.optim.optimizer import OPTIMIZERS as OPTIMIZERS
 from lenet_tf.optim.optimizer import LearningRate as LearningRate
 from lenet_tf.optim.optimizer import Optimizer as Optimizer

@@ -12,7 +12,14 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from lenet_tf.errors import UsageError
-from lenet_tf.optim.optimizer import OPTIMIZERS, LearningRate, Optimizer, assign
+from lenet_tf.optim.optimizer import (
+    OPTIMIZERS,
+    LearningRate,
+    Optimizer,
+    assign,
+    check_weight_decay,
+    is_matrix,
+)
 from lenet_tf.parallel.collectives import local_assign_add, local_handle
 
 
@@ -73,6 +80,7 @@ class Adam(Optimizer):
     """
 
     slot_names = ("m", "v")
+    weight_decay = 0.0  # Only AdamW has another.
 
     def __init__(
         self,
@@ -104,7 +112,11 @@ class Adam(Optimizer):
             gradients, variables, self.slots["m"], self.slots["v"], strict=True
         ):
             gradient, lr = tf.cast(gradient, m.dtype), tf.cast(rate, m.dtype)
+            decays = self.weight_decay > 0 and is_matrix(variable)
             if variable.dtype == m.dtype:
+                if decays:
+                    decay = lr * self.weight_decay * variable.read_value()
+                    local_assign_add(variable, -decay)
                 beta_1_power, beta_2_power = powers[m.dtype]
                 tf.raw_ops.ResourceApplyAdam(
                     var=local_handle(variable),
@@ -119,7 +131,11 @@ class Adam(Optimizer):
                     grad=gradient,
                 )
                 continue
+            # Rounded to 16 bits only once, after decay and step: by itself a decay of a
+            # thousandth would be rounded away.
             parameter = tf.cast(variable.read_value(), m.dtype)
+            if decays:
+                parameter -= lr * self.weight_decay * parameter
             state = adam_update(
                 AdamState(parameter, m.read_value(), v.read_value()),
                 gradient,
@@ -162,20 +178,5 @@ class AdamW(Adam):
         epsilon: float = 1e-7,
     ) -> None:
         super().__init__(learning_rate, beta_1, beta_2, epsilon)
-        if not weight_decay >= 0:
-            raise UsageError(f"weight_decay is {weight_decay}: it must be at least 0")
+        check_weight_decay(weight_decay)
         self.weight_decay = weight_decay
-
-    def apply(
-        self,
-        gradients: Sequence[tf.Tensor],
-        variables: Sequence[tf.Variable],
-        step: tf.Tensor,
-    ) -> None:
-        """See `Optimizer.apply`."""
-        share = self.rate(step) * self.weight_decay
-        for variable in variables:
-            if variable.shape.rank > 1:
-                decay = tf.cast(share, variable.dtype) * variable.read_value()
-                local_assign_add(variable, -decay)
-        super().apply(gradients, variables, step)

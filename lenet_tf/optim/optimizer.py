@@ -139,6 +139,19 @@ def assign(variable: tf.Variable, value: tf.Tensor) -> None:
     )
 
 
+def is_matrix(variable: tf.Variable) -> bool:
+    """Whether a variable has two or more axes, as matrices and kernels have."""
+    return variable.shape.rank > 1
+
+
+def check_weight_decay(weight_decay: float) -> None:
+    """Raises UsageError if a weight decay is below 0, or float32 cannot hold it."""
+    if not 0 <= weight_decay <= _LARGEST:
+        raise UsageError(
+            f"weight_decay is {weight_decay}: it must be a number of at least 0"
+        )
+
+
 def accumulation_dtype(variable: tf.Variable) -> tf.DType:
     """Returns the dtype of running means for a variable: float32 or wider."""
     return tf.float32 if variable.dtype.size < 4 else variable.dtype

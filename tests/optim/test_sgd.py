@@ -17,19 +17,22 @@ from lenet_tf.optim.sgd import sgd_update
 def test_sgd_module_its_rule_and_numpy_agree_over_100_random_steps(
     momentum: float, nesterov: bool
 ) -> None:
-    rate = 0.05
+    rate = float(np.float32(0.05))  # The rate is a float32 everywhere.
     ruled = [(tf.constant(w), tf.zeros_like(w)) for w in initial()]
     reference = [(w.astype(np.float64), np.zeros(w.shape)) for w in initial()]
     for i in range(STEPS):
         for k, g in enumerate(gradients(i)):
             ruled[k] = sgd_update(*ruled[k], tf.constant(g), rate, momentum, nesterov)
-            w, velocity = reference[k]
+            (w, velocity), g = reference[k], g.astype(np.float64)
             velocity = momentum * velocity - rate * g
             move = momentum * velocity - rate * g if nesterov else velocity
             reference[k] = (w + move, velocity)
     expected = [w for w, _ in reference]
     assert_close([w.numpy() for w, _ in ruled], expected, atol=1e-5)
     assert_close(train(SGD(rate, momentum, nesterov)), expected, atol=1e-5)
+    in_float64 = train(SGD(rate, momentum, nesterov), dtype="float64")
+    for ours, value in zip(in_float64, expected, strict=True):
+        np.testing.assert_allclose(ours, value, rtol=1e-11)
 
 
 def test_nesterovs_gradient_is_taken_where_the_velocity_leads_to() -> None:
