@@ -1,0 +1,74 @@
+"""The `tf.Variable`s of Keras, their names in checkpoints, and Keras's backend.
+
+A Keras variable holds a `tf.Variable` as `value`. A trainer works with the latter only,
+and here is the way back: an optimizer of Keras needs names and constraints.
+"""
+
+from __future__ import annotations
+
+import re
+import weakref
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from lenet_tf.errors import UsageError
+
+if keras.backend.backend() != "tensorflow":
+    raise UsageError(
+        f"the backend of Keras is {keras.backend.backend()!r}: set the environment "
+        "variable KERAS_BACKEND=tensorflow"
+    )
+
+# id of a tf.Variable -> the Keras variable that holds it.
+_HOLDERS: weakref.WeakValueDictionary[int, keras.Variable] = (
+    weakref.WeakValueDictionary()
+)
+
+
+class _Holder(keras.Variable):
+    """Keras variable of a `tf.Variable` that Keras has not made, without a copy."""
+
+    def _initialize(self, value: tf.Variable) -> None:
+        self._value = value
+
+
+def remember(variables: Sequence[keras.Variable]) -> None:
+    """Lets `keras_variable` return these variables for their values."""
+    for variable in variables:
+        _HOLDERS[id(variable.value)] = variable
+
+
+def keras_variable(variable: tf.Variable) -> keras.Variable:
+    """Returns the Keras variable that holds a `tf.Variable`; makes one if need be."""
+    known = _HOLDERS.get(id(variable))
+    if known is not None:
+        return known
+    name = variable.name.split(":")[0].replace("/", "_")
+    return _Holder(variable, dtype=variable.dtype.name, name=name)
+
+
+def checkpoint_keys(variables: Sequence[keras.Variable]) -> list[str]:
+    """Returns a name for each variable that is the same in every process.
+
+    Keras counts its layers through the whole process: `dense`, `dense_1`, `dense_2` ...
+    Here they are counted anew in each model, in the order of its variables, so the
+    kernel of its second `Dense` is `dense_1:kernel`, whatever was built before.
+    """
+    keys: list[str] = []
+    numbers: dict[tuple[str, str], dict[str, int]] = {}
+    for variable in variables:
+        *layers, name = variable.path.split("/")
+        path = ""
+        for layer in layers:
+            kind = re.sub(r"_\d+$", "", layer)
+            places = numbers.setdefault((path, kind), {})
+            place = places.setdefault(layer, len(places))
+            path += f"{kind}_{place}:" if place else f"{kind}:"
+        key, copies = path + name, 1
+        while key in keys:
+            copies += 1
+            key = f"{path}{name}_{copies}"
+        keys.append(key)
+    return keys
