@@ -11,13 +11,15 @@ import pytest
 import tensorflow as tf
 
 import lenet_tf
-from lenet_tf.optim import LearningRate, constant
+import lenet_tf.keras
+from lenet_tf.optim import constant
 from lenet_tf.train import Enough, Moment, Trainer, Update, every_row
 from lenet_tf.train.actions import Action
 from lenet_tf.train.actions.patience import Patience
 from lenet_tf.train.actions.plateau import ReduceOnPlateau
 from lenet_tf.train.actions.stop_after import StopAfter
 from lenet_tf.train.better import better_mode
+from lenet_tf.train.update import Rule
 
 Values = Sequence[float]
 NAN = float("nan")
@@ -43,12 +45,15 @@ def data(seed: int | None = 0) -> lenet_tf.Batches:
     return lenet_tf.Batches({"x": x, "y": y}, 8, seed=seed)
 
 
-def make_trainer(replicas: int = 1, rate: LearningRate | None = None) -> Trainer:
+def make_trainer(
+    replicas: int | tf.distribute.Strategy = 1, optimizer: Rule | None = None
+) -> Trainer:
     """A trainer whose rate is by default a variable of 0.5."""
-    strategy = lenet_tf.make_strategy(replicas)
+    given = isinstance(replicas, tf.distribute.Strategy)
+    strategy = replicas if given else lenet_tf.make_strategy(replicas)
     with strategy.scope():
         model = Line()
-    optimizer = lenet_tf.SGD(tf.Variable(0.5) if rate is None else rate)
+    optimizer = optimizer or lenet_tf.SGD(tf.Variable(0.5))
     return Trainer(model, optimizer, forward, strategy=strategy, steps_per_loop=1)
 
 
@@ -203,19 +208,19 @@ def test_wrong_arguments_are_refused(make: Callable, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "rate", "message"),
+    ("action", "optimizer", "message"),
     [
-        (ReduceOnPlateau("loss"), 1e-3, r"'optimizer' is 0\.001.*SGD\(tf\.Variable"),
-        (ReduceOnPlateau("loss"), constant(1e-3), r"is a schedule.*SGD\(tf\.Variable"),
+        (ReduceOnPlateau("loss"), lenet_tf.SGD(1e-3), r"is 0\.001.*Adam\(tf\.Variable"),
+        (ReduceOnPlateau("loss"), lenet_tf.SGD(constant(1e-3)), "is a schedule.*Adam"),
         (ReduceOnPlateau("loss", update="head"), None, "'head': give one of optimizer"),
         (ReduceOnPlateau("f1"), None, "no metric 'f1'.*one of loss, size"),
         (Patience("f1"), None, "no metric 'f1'.*one of loss, size"),
     ],
 )
 def test_what_an_action_cannot_work_with_is_refused_before_the_first_step(
-    action: Action, rate: LearningRate | None, message: str
+    action: Action, optimizer: Rule | None, message: str
 ) -> None:
-    trainer = make_trainer(rate=rate)
+    trainer = make_trainer(optimizer=optimizer)
     with pytest.raises(lenet_tf.UsageError, match=message):
         trainer.fit(data(), epochs=1, actions=[action])
     assert trainer.state.step.numpy() == 0
@@ -278,17 +283,20 @@ def test_a_lowered_rate_is_resumed_bit_for_bit(
     assert run(tmp_path) == expected
 
 
-def test_the_rate_may_be_made_in_the_scope_or_outside() -> None:
+def test_the_rate_may_be_made_in_the_scope_or_outside_or_by_keras() -> None:
     strategy = lenet_tf.make_strategy(2)
     with strategy.scope():
-        rate = tf.Variable(0.5)
+        inside = lenet_tf.SGD(tf.Variable(0.5))
+        by_keras = lenet_tf.keras.optimizer(keras.optimizers.SGD(0.5))
+    outside = lenet_tf.SGD(tf.Variable(0.5))
     runs = []
-    for given in (rate, tf.Variable(0.5)):
-        trainer = make_trainer(2, given)
+    for optimizer in (inside, outside, by_keras):
+        trainer = make_trainer(strategy, optimizer)
         action = ReduceOnPlateau("loss", 0.5, 1, min_change=0.5)
         history = trainer.fit(data(), epochs=4, actions=[action])
-        runs.append((history, rate_of(trainer)))
+        runs.append((history["loss"], rate_of(trainer)))
     assert runs[0] == runs[1]
+    assert runs[0] == (pytest.approx(runs[2][0]), runs[2][1])
     assert runs[0][1] < 0.5
 
 

@@ -119,13 +119,12 @@ class ReduceOnPlateau:
         name = names[0] if self._update is None else self._update
         if name not in names:
             raise UsageError(f"update is {name!r}: give one of {', '.join(names)}")
-        optimizer = state.updates[name].optimizer
-        rate = getattr(optimizer, "learning_rate", None)
+        rate = getattr(state.updates[name].optimizer, "learning_rate", None)
         if not isinstance(rate, tf.Variable):
-            given = "a schedule" if callable(rate) else rate
+            given = rate if isinstance(rate, float | int) else "a schedule"
             raise UsageError(
                 f"the learning rate of {name!r} is {given}, which cannot be changed: "
-                f"make it a variable, {type(optimizer).__name__}(tf.Variable(1e-3))"
+                "make it a variable, as in Adam(tf.Variable(1e-3))"
             )
         return rate
 
