@@ -19,4 +19,11 @@ from lenet_tf.nn.losses import distorted_classification as distorted_classificat
 from lenet_tf.nn.losses import softmax_cross_entropy as softmax_cross_entropy
 from lenet_tf.nn.random import dropout as dropout
 from lenet_tf.nn.random import uniform as uniform
+from lenet_tf.nn.scores import auc as auc
+from lenet_tf.nn.scores import auc_error as auc_error
+from lenet_tf.nn.scores import f1 as f1
+from lenet_tf.nn.scores import iou as iou
+from lenet_tf.nn.scores import perplexity as perplexity
+from lenet_tf.nn.scores import pixel_confusion as pixel_confusion
+from lenet_tf.nn.scores import score_histogram as score_histogram
 from lenet_tf.nn.summaries import summary as summary
