@@ -9,7 +9,6 @@ One `fit` traces training once and evaluation once, also for short last batches.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -24,10 +23,10 @@ from lenet_tf.signals import check_signals
 from lenet_tf.train.actions import Action, begin
 from lenet_tf.train.derived import Derived, Score
 from lenet_tf.train.ending import saved_at_the_end
-from lenet_tf.train.evaluation import Evaluation
+from lenet_tf.train.inference import Inference
 from lenet_tf.train.outer_loop import OuterLoop
-from lenet_tf.train.outputs import Spec
-from lenet_tf.train.per_spec import PerSpec, spec_of
+from lenet_tf.train.per_spec import spec_of
+from lenet_tf.train.prediction import Function
 from lenet_tf.train.rows import Rows
 from lenet_tf.train.saver import Saver
 from lenet_tf.train.state import make_state
@@ -123,14 +122,15 @@ class Trainer:
         self.model, self.record = self.state.model, self.state.record
         self._derived = Derived(derived or {})
         self._training: Training | None = None
-        self._evaluations = PerSpec(self._make_evaluation)
+        self._inference = Inference(
+            self.strategy, self.state, forward, seed=seed, steps_per_loop=steps_per_loop
+        )
 
     @property
     def traces(self) -> dict[str, int]:
         """Number of traces of the training loop and of the evaluation loops."""
-        evaluated = sum(each.traces for each in self._evaluations.all())
         trained = self._training.traces if self._training else 0
-        return {"train": trained, "evaluate": evaluated}
+        return {"train": trained, "evaluate": self._inference.traces}
 
     def fit(
         self,
@@ -183,7 +183,7 @@ class Trainer:
         self.start(train)
         rows = Rows(train, epochs, steps, row_steps, row_examples)
         held_out = validation_sets(validation)
-        evaluated = [self._evaluation(data).metrics for data in held_out.values()]
+        evaluated = [self._inference.metrics(data) for data in held_out.values()]
         names, *others = self._derived.names(self.state.metrics, *evaluated)
         for prefix, more in zip(held_out, others, strict=True):
             names += [f"{prefix}_{name}" for name in more]
@@ -217,10 +217,33 @@ class Trainer:
           examples with a weight above 0. With `ema`, the averaged weights are
           evaluated.
         """
-        average = self.state.average
-        with average.in_place() if average else contextlib.nullcontext():
-            values = self._evaluation(data).run(data, self.steps_per_loop, poll)
+        values = self._inference.evaluate(data, poll)
         return {**values, **self._derived.of(values)}
+
+    def predict(
+        self,
+        data: Batches,
+        function: Function | None = None,
+        poll: Callable[[], None] = lambda: None,
+    ) -> np.ndarray | dict[str, np.ndarray]:
+        """Computes a function of the model for every example.
+
+        Args:
+          data: Batches that are not shuffled, of any batch size.
+          function: Function `function(model, batch)` that returns a tensor [B, ...] of
+            any dtype, or a dict of such; by default the values of `forward`. It is
+            traced again for each other function object.
+          poll: Function to call between inner loops; it may raise to stop.
+
+        Returns:
+          NumPy array [N, ...], or a dict of such. Row i belongs to example i, also if
+          the example has weight 0. With `ema`, the averaged weights are used.
+
+        Raises:
+          UsageError: The batches are shuffled, or the function does not return one row
+            per example.
+        """
+        return self._inference.predict(data, function, poll)
 
     def training_metrics(self) -> dict[str, float]:
         """Returns metric name -> value over the examples since the last row.
@@ -243,13 +266,9 @@ class Trainer:
         """
         spec = spec_of(train, self.shares)
         if self._training is None or spec != self._training.spec:
+            sizes = {"shares": self.shares, "seed": self.seed}
             self._training = Training(
-                self.strategy,
-                self.state,
-                self._step,
-                spec,
-                shares=self.shares,
-                seed=self.seed,
+                self.strategy, self.state, self._step, spec, **sizes
             )
         self._training.check(train)
 
@@ -272,10 +291,3 @@ class Trainer:
 
     def _steps_done(self) -> int:
         return int(value_of(self.state.step))
-
-    def _make_evaluation(self, spec: Spec) -> Evaluation:
-        model = self.state.model
-        return Evaluation(self.strategy, model, self.forward, spec, self.seed)
-
-    def _evaluation(self, data: Batches) -> Evaluation:
-        return self._evaluations(spec_of(data, self.strategy.num_replicas_in_sync))
