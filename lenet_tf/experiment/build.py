@@ -53,7 +53,17 @@ def load_splits(config: Config) -> datasets.Splits:
 def build_trainer(
     config: Config, splits: datasets.Splits, strategy: tf.distribute.Strategy
 ) -> Trainer:
-    """Makes the model, in the strategy's scope, the optimizer and their trainer."""
+    """Makes the model, in the strategy's scope, the optimizer and their trainer.
+
+    With `config.deterministic` all operations of the process are deterministic from
+    then on, as with `make_strategy(deterministic=True)`.
+
+    Raises:
+      UsageError: XLA cannot compile the model deterministically.
+    """
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    xla = _uses_xla(config, on_gpu(strategy))
     with strategy.scope():
         model = LeNet5(
             splits.num_classes,
@@ -66,21 +76,30 @@ def build_trainer(
             precision=config.precision,
             seed=config.seed,
         )
-    gpu = on_gpu(strategy)
-    xla = gpu if config.jit_compile is None else config.jit_compile
     steps_per_epoch = -(-splits.train_examples // config.batch_size)
     return Trainer(
         model,
         build_optimizer(config, config.epochs * steps_per_epoch),
         build_forward(config, xla),
         strategy=strategy,
-        steps_per_loop=config.steps_per_loop or (500 if gpu else 100),
+        steps_per_loop=config.steps_per_loop or (500 if on_gpu(strategy) else 100),
         seed=config.seed,
         clip_norm=config.clip_norm,
         ema=config.ema,
         loss_scaling=config.precision == "mixed_float16",
         jit_compile=xla,
     )
+
+
+def _uses_xla(config: Config, gpu: bool) -> bool:
+    # XLA has no deterministic gradient of TensorFlow's max-pooling, on any device.
+    possible = not (config.deterministic and config.subsampling == "max")
+    if config.jit_compile and not possible:
+        raise UsageError(
+            "jit_compile is True, but XLA has no deterministic gradient of subsampling "
+            "max: leave jit_compile or deterministic out"
+        )
+    return gpu and possible if config.jit_compile is None else config.jit_compile
 
 
 def build_forward(config: Config, xla: bool = False) -> Forward:

@@ -147,7 +147,7 @@ class TrainingSettings:
     )
     momentum: float = setting(
         0.9,
-        "Share of the velocity that a step keeps (optimizer sgd).",
+        "Share of the velocity that a step keeps (optimizers sgd, muon).",
         group="Optimizer",
         least=0,
         below=1,
@@ -158,7 +158,7 @@ class TrainingSettings:
     weight_decay: float = setting(
         4e-3,
         "Share of the weights that is taken off in each step, times the learning rate "
-        "(optimizer adamw).",
+        "(optimizers adamw, lamb, lion, muon).",
         group="Optimizer",
         least=0,
     )
@@ -246,5 +246,11 @@ class TrainingSettings:
         0,
         "Seed of the initial weights, of the order of examples and of what is random "
         "in a step.",
+        group="Training",
+    )
+    deterministic: bool = setting(
+        False,
+        "Whether GPUs use only operations that give the same bits each time, which are "
+        "slower; CPUs give the same bits in any case.",
         group="Training",
     )

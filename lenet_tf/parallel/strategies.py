@@ -36,6 +36,7 @@ def make_strategy(
     *,
     batch_size: int | None = None,
     worker_timeout: float = 60.0,
+    deterministic: bool = False,
 ) -> tf.distribute.Strategy:
     """Makes the strategy for this machine, or for this worker of a cluster.
 
@@ -51,6 +52,10 @@ def make_strategy(
         - "auto": "multi_worker" when there are several workers, else "mirrored".
       batch_size: Number of examples in a global batch, if it is known.
       worker_timeout: Longest time to wait for the other workers to start, in seconds.
+      deterministic: Whether operations give the same bits each time they are run, on
+        GPUs too (`tf.config.experimental.enable_op_determinism`). It holds for the
+        whole process, until its end. An operation that cannot do so raises
+        `tf.errors.UnimplementedError`, and a random one without a seed RuntimeError.
 
     Returns:
       The strategy; `strategy.num_replicas_in_sync` is the number of replicas.
@@ -62,6 +67,8 @@ def make_strategy(
     """
     if kind not in STRATEGIES:
         raise UsageError(f"strategy is {kind!r}: choose one of {', '.join(STRATEGIES)}")
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
     resolver = cluster.find_cluster() if kind in ("auto", "multi_worker") else None
     if resolver is not None:
         strategy = _multi_worker(num_replicas, resolver, worker_timeout)

@@ -110,13 +110,13 @@ def test_what_python_takes_reads_back_from_json(
     [
         (
             {"weight_decay": 0.1},
-            "weight_decay is 0.1, but adam does not use it: choose optimizer adamw, or "
-            "leave weight_decay out",
+            "weight_decay is 0.1, but adam does not use it: choose optimizer adamw or "
+            "lamb or lion or muon, or leave weight_decay out",
         ),
         (
             {"optimizer": "adamw", "momentum": 0.5},
-            "momentum is 0.5, but adamw does not use it: choose optimizer sgd, or "
-            "leave momentum out",
+            "momentum is 0.5, but adamw does not use it: choose optimizer muon or sgd, "
+            "or leave momentum out",
         ),
         (
             {"warmup": 0.2},
@@ -169,7 +169,31 @@ def test_an_unknown_setting_is_named() -> None:
 def test_epochs_may_change_on_resume_unless_the_schedule_depends_on_them() -> None:
     assert "epochs" in Config().free_on_resume()
     assert "epochs" not in Config(schedule="cosine").free_on_resume()
-    assert not {"seed", "batch_size", "dataset"} & Config().free_on_resume()
+    fixed = {"seed", "batch_size", "dataset", "deterministic"}
+    assert not fixed & Config().free_on_resume()
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "taken"),
+    [
+        ("lion", {"weight_decay"}),
+        ("lamb", {"weight_decay"}),
+        ("muon", {"weight_decay", "momentum"}),
+        ("rmsprop", set()),
+    ],
+)
+def test_an_optimizer_takes_its_own_settings_and_no_others(
+    optimizer: str, taken: set[str]
+) -> None:
+    values = {"weight_decay": 0.5, "momentum": 0.5, "nesterov": True}
+    for name, value in values.items():
+        settings = {"optimizer": optimizer, name: value}
+        if name in taken:
+            made = OPTIMIZERS.make(optimizer, 0.1, settings=settings)
+            assert getattr(made, name) == getattr(Config(**settings), name) == value
+        else:
+            with pytest.raises(lenet_tf.UsageError, match=f"{optimizer} does not use"):
+                Config(**settings)
 
 
 def test_every_setting_says_something_and_is_in_the_table() -> None:

@@ -1,4 +1,4 @@
-"""LAMB against its rule and NumPy; test_optimizers.py has Keras, replicas and dtypes."""
+"""LAMB against its rule and NumPy; Keras and replicas are in test_optimizers.py."""
 
 from __future__ import annotations
 

@@ -226,3 +226,53 @@ def test_after_tensorflow_has_started_one_line_tells_to_call_it_earlier() -> Non
         "num_replicas is 2, but TensorFlow has started with one CPU device: call "
         "make_strategy before any other TensorFlow operation",
     ]
+
+
+def test_operations_are_made_deterministic_only_when_asked_for() -> None:
+    lines = in_new_process(
+        """
+        import tensorflow as tf
+        from lenet_tf.parallel.strategies import make_strategy
+
+        def draw():
+            try:
+                return tf.random.normal([1]).shape
+            except RuntimeError as error:
+                return str(error).split(".")[0]
+
+        make_strategy(1)
+        print(draw())
+        make_strategy(1, deterministic=True)
+        print(draw())
+        make_strategy(1)  # does not turn it off
+        print(draw())
+        tf.random.set_seed(1)
+        print(draw())
+        """
+    )
+    refused = "Random ops require a seed to be set when determinism is enabled"
+    assert lines == ["(1,)", refused, refused, "(1,)"]
+
+
+def test_deterministic_loops_give_the_same_bits_in_another_process() -> None:
+    """Random numbers of ours need no seed of TensorFlow's."""
+    program = """
+        import numpy as np
+        import tensorflow as tf
+        import lenet_tf
+        strategy = lenet_tf.make_strategy(2, deterministic=True)
+        with strategy.scope():
+            model = lenet_tf.nn.Dense(3, 4, (0, 1), "dense")
+
+        def forward(model, batch, training):
+            x = lenet_tf.dropout(batch, batch["x"], rate=0.5, salt=1)
+            return {"loss": lenet_tf.softmax_cross_entropy(model(x), batch["y"])}
+
+        adam = lenet_tf.Adam(0.1)
+        trainer = lenet_tf.Trainer(model, adam, forward, strategy=strategy)
+        x = np.random.default_rng(0).normal(size=[50, 3]).astype("f4")
+        batches = lenet_tf.Batches({"x": x, "y": np.arange(50) % 4}, 16, seed=0)
+        trainer.fit(batches, epochs=3)
+        print(model.w.numpy().tobytes().hex())
+    """
+    assert in_new_process(program) == in_new_process(program)
