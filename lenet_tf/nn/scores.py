@@ -2,18 +2,13 @@
 
     def forward(model, batch, training):
         logits = model(batch["x"])
-        score = tf.nn.softmax(logits)[:, 1]
         return {
             "loss": softmax_cross_entropy(logits, batch["label"]),
-            "confusion": confusion(logits, batch["label"]),
-            "scores": score_histogram(score, batch["label"]),
+            "confusion": confusion(logits, batch["label"]),  # [B, C, C]
         }
 
-    derived = {
-        "f1": lambda values: f1(values["confusion"]),
-        "auc": lambda values: auc(values["scores"]),
-    }
-    Trainer(model, Adam(1e-3), forward, derived=derived)
+    derived = {"f1": lambda values: f1(values["confusion"])}
+    trainer = Trainer(model, Adam(1e-3), forward, derived=derived)
 
 The mean of the F1 scores of batches is not the F1 score of the data. So there are two
 kinds of functions here: TensorFlow functions that give an array for each example, which
