@@ -5,6 +5,7 @@
         "critic": Update(model.critic, Adam(1e-4), loss="critic_loss"),
         "generator": Update(model.generator, Adam(1e-4), loss="generator_loss"),
     }
+    {"top": Update([model.block, model.head, model.scale], SGD(1e-2))}
 
 A variable that is in no update does not change: that is how layers are frozen.
 """
@@ -13,12 +14,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import tensorflow as tf
 
 from lenet_tf.errors import UsageError
 from lenet_tf.parallel.collectives import unflatten
+
+Target: TypeAlias = tf.Module | Sequence[tf.Module | tf.Variable]
 
 
 class Rule(Protocol):
@@ -40,7 +43,8 @@ class Update:
     """An optimizer, the variables that it changes, and the loss that it minimizes.
 
     Args:
-      target: Module whose trainable variables are changed, or a list of variables.
+      target: Module whose trainable variables are changed, or a list of modules and
+        variables.
       optimizer: Optimizer, which no other update may share.
       loss: Name of the per-example value whose weighted mean is minimized.
       clip_norm: Largest global norm of this update's gradient; None does not clip.
@@ -55,7 +59,7 @@ class Update:
 
     def __init__(
         self,
-        target: tf.Module | Sequence[tf.Variable],
+        target: Target,
         optimizer: Rule,
         loss: str = "loss",
         clip_norm: float | None = None,
@@ -117,8 +121,11 @@ class Update:
         self.optimizer.apply(ordered, self.variables, step)
 
 
-def _trainable(target: tf.Module | Sequence[tf.Variable]) -> tuple[tf.Variable, ...]:
-    return tuple(getattr(target, "trainable_variables", target))
+def _trainable(target: Target) -> tuple[tf.Variable, ...]:
+    """Returns the variables in order, each once, also if two modules share it."""
+    parts = [target] if hasattr(target, "trainable_variables") else target
+    found = [v for part in parts for v in getattr(part, "trainable_variables", [part])]
+    return tuple({id(variable): variable for variable in found}.values())
 
 
 def _names(variables: Sequence[tf.Variable]) -> str:
