@@ -107,12 +107,15 @@ def _missing(name: str, function: Score, metrics: Accumulators) -> str | None:
             result = function(_Reader(values))
     except _Missing as missing:
         return str(missing)
+    except UsageError:
+        raise  # a wrong argument of a score, say
     except (ArithmeticError, ValueError):
         return None  # the made-up values may be none that can occur
     try:
         float(result)
     except (TypeError, ValueError):
+        what = f"a {type(result).__name__} of shape {np.shape(result)}"
         raise UsageError(
-            f"derived {name!r} returns {result!r}: it must return one number"
+            f"derived {name!r} returns {what}: it must return one number"
         ) from None
     return None

@@ -18,6 +18,7 @@ import tensorflow as tf
 from lenet_tf.data.batches import Batches, Block
 from lenet_tf.parallel.collectives import value_of
 from lenet_tf.parallel.workers import any_worker, same_steps
+from lenet_tf.signals import StopRequested
 from lenet_tf.train.actions import Action, Enough, Moment, in_order, stateful
 from lenet_tf.train.inner_loop import steps_in
 from lenet_tf.train.model_state import check_copies
@@ -144,18 +145,23 @@ class OuterLoop:
             raise end
         self._poll()
 
-    def _call(self, actions: Sequence[Action], moment: Moment) -> Enough | None:
-        """Calls all of some actions; returns what ends the run, the same everywhere."""
-        end: Enough | None = None
+    def _call(
+        self, actions: Sequence[Action], moment: Moment
+    ) -> Enough | StopRequested | None:
+        """Calls all of some actions; returns what is to be raised after the save."""
+        enough: Enough | None = None
+        stop: StopRequested | None = None
         for action in actions:
             try:
                 action(moment)
-            except Enough as enough:  # the others still save and report
-                end = enough
-        if not any_worker(self._trainer.strategy, end is not None):
-            return None
-        moment.state.record.ended = self._rows.end
-        return end or Enough("an action of another worker has ended it")
+            except Enough as raised:  # the others still save and report
+                enough = raised
+            except StopRequested as raised:
+                stop = raised
+        if any_worker(self._trainer.strategy, enough is not None):
+            moment.state.record.ended = self._rows.end
+            enough = enough or Enough("an action of another worker has ended it")
+        return stop or enough
 
     def _make_row(self) -> dict[str, float]:
         """Evaluates, adds a row to the history, and clears the training metrics."""

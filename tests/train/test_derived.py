@@ -21,7 +21,7 @@ from lenet_tf.nn.scores import (
     pixel_confusion,
     score_histogram,
 )
-from lenet_tf.train import Trainer
+from lenet_tf.train import Action, Trainer
 
 BINS = 20
 EPOCHS = 6
@@ -196,6 +196,53 @@ def test_the_scores_of_a_killed_run_are_resumed_bit_for_bit(
             fit(make_trainer(replicas), tmp_path, kill)
     assert fit(make_trainer(replicas), tmp_path) == expected
     assert best_step(tmp_path) == best_step(folder)
+
+
+def test_a_stop_at_a_row_loses_neither_the_row_nor_the_best(
+    runs: Callable[[int], Run], tmp_path: pathlib.Path
+) -> None:
+    _, expected, folder = runs(1)
+
+    def stop(moment: lenet_tf.Moment) -> None:
+        if moment.step == best_step(folder):
+            raise lenet_tf.StopRequested
+
+    def go(*actions: Action) -> dict[str, list[float]]:
+        return make_trainer(1).fit(
+            lenet_tf.Batches(TRAIN, 8, seed=0),
+            epochs=EPOCHS,
+            validation=lenet_tf.Batches(HELD_OUT, 16),
+            saver=lenet_tf.Saver(tmp_path, best="val_f1"),
+            actions=actions,
+        )
+
+    with pytest.raises(lenet_tf.StopRequested):
+        go(stop)
+    assert best_step(tmp_path) == best_step(folder)
+    assert go() == expected
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda v: f1(v["confusoin"]), "'f1' reads 'confusoin', but the metrics are"),
+        (lambda v: v["confusion"], "returns .* one number"),
+        (lambda v: f1(v["confusion"], "binry"), "binry"),
+        (3.0, r"derived has 3\.0"),
+    ],
+    ids=["missing", "matrix", "argument", "number"],
+)
+def test_a_wrong_score_is_refused_before_the_first_step(
+    function: Callable, message: str
+) -> None:
+    def train() -> None:
+        trainer = Trainer(
+            Classifier(), lenet_tf.SGD(0.5), forward, derived={"f1": function}
+        )
+        trainer.fit(lenet_tf.Batches(TRAIN, 8), epochs=1)
+
+    with pytest.raises(lenet_tf.UsageError, match=message):
+        train()
 
 
 class Scenes(tf.Module):

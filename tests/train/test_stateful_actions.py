@@ -351,3 +351,15 @@ def test_a_run_ends_when_it_has_taken_the_time_of_all_its_processes(
     assert trainer.state.step.numpy() == 4  # after one inner loop
     latest = tf.train.latest_checkpoint(tmp_path / "short" / "checkpoints")
     assert latest is not None
+
+
+def test_a_run_that_is_given_more_time_goes_on(tmp_path: pathlib.Path) -> None:
+    def step_after(seconds: float) -> int:
+        trainer = make_trainer()
+        fit(trainer, [StopAfter(seconds)], tmp_path, epochs=2)
+        return int(trainer.state.step.numpy())
+
+    first = step_after(1e-9)
+    assert first < 6
+    assert step_after(1e-9) == first  # it has ended
+    assert step_after(3600.0) == 6

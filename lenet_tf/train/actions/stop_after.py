@@ -5,15 +5,18 @@ trainer.fit(batches, epochs=100, actions=[StopAfter(seconds=3600)])
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lenet_tf.errors import UsageError
 from lenet_tf.train.actions import Enough, Moment
+from lenet_tf.train.state import ActionState, TrainState
 
 
 class StopAfter:
     """Raises `Enough` when a run has taken so much time, looking after each inner loop.
 
     The time is that spent in `fit`, evaluation and saving included, by all processes of
-    the run together.
+    the run together. A run that it has ended goes on when it is given more time.
 
     Args:
       seconds: Wall-clock seconds, above 0.
@@ -25,11 +28,27 @@ class StopAfter:
     def __init__(self, seconds: float) -> None:
         if not seconds > 0:
             raise UsageError(f"seconds is {seconds}: it must be above 0")
-        self._seconds = seconds
+        self._seconds, self._ended = seconds, False
+
+    def check(self, state: TrainState, metrics: Sequence[str]) -> None:
+        """Lets a run go on that was ended when it had been given less time."""
+        record = state.record
+        ended = record.actions.get(type(self).__name__, {}).get("ended")
+        if ended and record.seconds < self._seconds:
+            record.ended = None
 
     def __call__(self, moment: Moment) -> None:
         """Raises Enough if the time is up."""
-        if moment.seconds >= self._seconds:
+        self._ended = moment.seconds >= self._seconds
+        if self._ended:
             raise Enough(
                 f"it has taken {moment.seconds:.0f} of {self._seconds:g} seconds"
             )
+
+    def state(self) -> ActionState:
+        """Returns whether it has ended the run, as JSON values."""
+        return {"ended": self._ended}
+
+    def restore(self, state: ActionState) -> None:
+        """Takes back what `state` returned."""
+        self._ended = bool(state["ended"])
