@@ -69,7 +69,8 @@ class LAMB(Optimizer):
 
     Variables of two or more axes (matrices, kernels) decay; biases do not. The decay is
     part of r, so that it changes |r|, as in the paper. Keras takes it off the weights
-    before the step instead. Without decay both do the same.
+    before the step instead. Without decay both do the same, but for the default of
+    epsilon, which is 1e-7 in Keras.
 
     Args:
       learning_rate: Learning rate; see `Optimizer`.
