@@ -196,31 +196,38 @@ def test_random_numbers_are_those_of_an_evaluation_on_any_replicas() -> None:
         np.testing.assert_array_equal(rows, expected.astype(np.float32))
 
 
-def test_a_resumed_run_predicts_the_same_bits(
+def test_a_resumed_run_predicts_the_same_bits_with_the_averaged_weights(
     strategy: tf.distribute.Strategy, tmp_path: pathlib.Path
 ) -> None:
-    def trained(epochs: int) -> lenet_tf.Trainer:
+    runs = []
+    for _ in range(2):
         with strategy.scope():
             model = Normalized()
         trainer = lenet_tf.Trainer(
             model, lenet_tf.Adam(0.01), forward, strategy=strategy, ema=0.9
         )
         saver = lenet_tf.Saver(tmp_path)
-        trainer.fit(Batches(ARRAYS, 8, seed=0), epochs=epochs, saver=saver)
-        return trainer
-
-    rows = []
-    for epochs in (2, 2):
-        trainer = trained(epochs)
-        data = Batches(ARRAYS, 6)
-        live = predict(strategy, data, model=trainer.model)
+        trainer.fit(Batches(ARRAYS, 8, seed=0), epochs=2, saver=saver)
+        runs.append(trainer.predict(Batches(ARRAYS, 6), outputs))
+        live = model(ARRAYS, False).numpy()
+        assert trainer.state.average is not None
         with trainer.state.average.in_place():
-            averaged = predict(strategy, data, model=trainer.model)
-            expected = trainer.model(ARRAYS, False).numpy()
-        np.testing.assert_allclose(averaged, expected, rtol=1e-5, atol=1e-6)
-        assert np.abs(live - averaged).max() > 1e-4
-        rows.append((live, averaged))
-    np.testing.assert_array_equal(*[np.stack(pair) for pair in rows])
+            np.testing.assert_allclose(
+                runs[-1], model(ARRAYS, False), rtol=1e-5, atol=1e-6
+            )
+        assert np.abs(live - runs[-1]).max() > 1e-4
+    np.testing.assert_array_equal(*runs)
+
+
+def test_by_default_it_gives_what_forward_gives_for_each_example() -> None:
+    strategy = make_strategy(2)
+    model = make_model(strategy)
+    trainer = lenet_tf.Trainer(model, lenet_tf.SGD(0.1), forward, strategy=strategy)
+    data = Batches(ARRAYS, 6)
+    loss = trainer.predict(data)["loss"]
+    expected = forward(model, ARRAYS, False)["loss"]
+    np.testing.assert_allclose(loss, expected, rtol=1e-5, atol=1e-6)
+    assert trainer.evaluate(data)["loss"] == pytest.approx(loss.mean(), rel=1e-5)
 
 
 def test_only_one_block_of_outputs_is_in_the_graph_at_a_time() -> None:
