@@ -8,7 +8,7 @@ In a replica context, as in a function that `strategy.run` calls:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -42,13 +42,26 @@ def all_reduce_flat(flat: tf.Tensor, differentiable: bool = False) -> tf.Tensor:
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync == 1:
         return flat
+    if differentiable:
+        return _differentiable_sum(flat)
     on_cpu = all("CPU" in device for device in context.strategy.extended.worker_devices)
     mirrored = isinstance(context.strategy, tf.distribute.MirroredStrategy)
-    if differentiable or not (mirrored and on_cpu):
+    if not (mirrored and on_cpu):
         return context.all_reduce(tf.distribute.ReduceOp.SUM, flat)
     # The same operations, but TensorFlow's all_reduce registers a gradient at every
     # trace, which keeps the graph in memory for as long as the process lives.
     return context.merge_call(_sum_replicas, args=(flat,))
+
+
+@tf.custom_gradient
+def _differentiable_sum(flat: tf.Tensor) -> tuple[tf.Tensor, Callable[..., tf.Tensor]]:
+    """Sums over the replicas; the gradient of the sum is such a sum again.
+
+    TensorFlow looks for variables that a custom gradient depends on, backwards through
+    the operations of the other replicas, unless `stop_gradient` ends the search. It
+    would take the square of the number of layers with batch normalization.
+    """
+    return all_reduce_flat(tf.stop_gradient(flat)), _differentiable_sum
 
 
 def _sum_replicas(strategy: tf.distribute.Strategy, value: tf.Tensor) -> tf.Tensor:
