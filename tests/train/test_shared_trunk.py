@@ -273,7 +273,9 @@ def test_updates_of_one_loss_share_its_backward_pass() -> None:
         def compute(part: Batch) -> Values:
             return actor_critic(model, part, True)
 
-        function = tf.function(lambda: mean_gradients(compute, batch, each))
+        function = tf.function(
+            lambda: mean_gradients(compute, batch, each), autograph=False
+        )
         operations = function.get_concrete_function().graph.get_operations()
         return sum(op.type == "MatMul" for op in operations)
 
