@@ -142,11 +142,14 @@ class KerasModel(tf.Module):
         """
         if training:
             self._check_training(batch)
-        with (
-            on_batch(batch if training else None),
-            keras.StatelessScope(collect_losses=True) as scope,
-        ):
-            outputs = self.keras_model(x, training=training)
+        try:
+            with (
+                on_batch(batch if training else None),
+                keras.StatelessScope(collect_losses=True) as scope,
+            ):
+                outputs = self.keras_model(x, training=training)
+        except UsageError as error:
+            raise _without_page(error) from None
         self._change(scope, training)
         if scope.losses and batch is not None:
             raise UsageError(
@@ -234,6 +237,13 @@ class KerasModel(tf.Module):
                 "generator, or changes a variable that is in none of its layers: draw "
                 "with lenet_tf.nn.uniform(batch, ...) in forward"
             )
+
+
+def _without_page(error: BaseException) -> BaseException:
+    """Returns an error as a layer raised it: Keras makes a page of its one line."""
+    while isinstance(error.__context__, UsageError):
+        error = error.__context__
+    return error
 
 
 def _set_untracked(owner: tf.Module, **values: object) -> None:

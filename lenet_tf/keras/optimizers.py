@@ -28,6 +28,13 @@ _REFUSED = {
     "gradient_accumulation_steps": "choose a larger batch_size",
     "loss_scale_factor": "give the Trainer loss_scaling=True",
 }
+_REFUSED_KINDS = {
+    "MultiOptimizer": "holds several: give the Trainer name -> lenet_tf.Update",
+    "ScheduleFreeAdamW": (
+        "reads its momentum after changing it on TensorFlow, so it is not what its "
+        "formula says: take AdamW"
+    ),
+}
 
 
 def optimizer(keras_optimizer: keras.optimizers.Optimizer) -> KerasOptimizer:
@@ -79,6 +86,14 @@ class KerasOptimizer(tf.Module):
         if self.keras_optimizer.built:
             raise UsageError(
                 f"{self.keras_optimizer.name} has its slots already: make another one"
+            )
+        if (
+            type(self.keras_optimizer).__name__ == "Muon"
+            and tf.distribute.get_strategy().num_replicas_in_sync > 1
+        ):
+            raise UsageError(
+                "Muon multiplies matrices, and the last bits of products differ "
+                "between devices, so the replicas would drift apart: train on one"
             )
         held = [keras_variable(variable) for variable in variables]
         self.keras_optimizer.build(held)
@@ -171,10 +186,8 @@ def _check(keras_optimizer: keras.optimizers.Optimizer) -> None:
             f"{kind} scales a loss that it never sees here: give its inner optimizer, "
             "and the Trainer loss_scaling=True"
         )
-    if kind == "MultiOptimizer":
-        raise UsageError(
-            f"{kind} hides its optimizers: give the Trainer name -> lenet_tf.Update"
-        )
+    if kind in _REFUSED_KINDS:
+        raise UsageError(f"{kind} {_REFUSED_KINDS[kind]}")
     if keras_optimizer.built:
         raise UsageError(
             f"{keras_optimizer.name} has its slots already: make another one"

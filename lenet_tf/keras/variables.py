@@ -1,4 +1,4 @@
-"""The `tf.Variable`s of Keras, their names in checkpoints, and Keras's backend.
+"""The `tf.Variable`s that Keras's variables hold, and their names in checkpoints.
 
 A Keras variable holds a `tf.Variable` as `value`. A trainer works with the latter only,
 and here is the way back: an optimizer of Keras needs names and constraints.
@@ -12,14 +12,6 @@ from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
-
-from lenet_tf.errors import UsageError
-
-if keras.backend.backend() != "tensorflow":
-    raise UsageError(
-        f"the backend of Keras is {keras.backend.backend()!r}: set the environment "
-        "variable KERAS_BACKEND=tensorflow"
-    )
 
 # id of a tf.Variable -> the Keras variable that holds it.
 _HOLDERS: weakref.WeakValueDictionary[int, keras.Variable] = (
