@@ -248,11 +248,10 @@ def test_a_new_head_is_trained_first_and_then_the_trunk_more_slowly(
     assert_same(model, twin)
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
 def test_killed_fine_tuning_started_again_goes_on_where_it_was(
-    replicas: int, tmp_path: pathlib.Path
+    tmp_path: pathlib.Path,
 ) -> None:
-    strategy = make_strategy(replicas)
+    strategy = make_strategy(2)
     with pytest.raises(Killed):
         fine_tune(strategy, tmp_path / "killed", kill_at(3))
     resumed, _ = fine_tune(strategy, tmp_path / "killed")
