@@ -109,7 +109,14 @@ def _moments(
     real = tf.broadcast_to(real, tf.shape(x))
     zero = tf.zeros([], x.dtype)
     sums = [tf.cast(real, x.dtype), tf.where(real, x, zero)]
-    count, total = all_reduce_sum([tf.reduce_sum(each, axes) for each in sums])
+    try:
+        count, total = all_reduce_sum([tf.reduce_sum(each, axes) for each in sums])
+    except RuntimeError as error:  # from within a function of its own graph
+        raise UsageError(
+            f"{describe(layer)} needs sums over all replicas, which the trainer cannot "
+            "compute with micro_batches or jit_compile: use neither, or freeze the "
+            "layer (trainable = False), which then uses its moving averages"
+        ) from error
     mean = tf.math.divide_no_nan(total, count)
     shape = [-1 if axis == channels else 1 for axis in range(x.shape.rank)]
     difference = tf.where(real, x - tf.reshape(mean, shape), zero)

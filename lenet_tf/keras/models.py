@@ -262,5 +262,5 @@ def _check(layer: keras.Layer) -> None:
     if getattr(layer, "_remat_mode", None):
         raise UsageError(
             f"{describe(layer)} is computed twice (remat), the second time without "
-            "the batch: make it outside of keras.RematScope"
+            "the batch: make it without RematScope, and give the Trainer micro_batches"
         )

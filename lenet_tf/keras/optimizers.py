@@ -25,7 +25,7 @@ from lenet_tf.optim.optimizer import assign
 # Option -> what to do instead. Keras would do these outside of `stateless_apply`.
 _REFUSED = {
     "use_ema": "give the Trainer ema=0.99",
-    "gradient_accumulation_steps": "choose a larger batch_size",
+    "gradient_accumulation_steps": "give the Trainer micro_batches",
     "loss_scale_factor": "give the Trainer loss_scaling=True",
 }
 _REFUSED_KINDS = {
