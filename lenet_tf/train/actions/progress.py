@@ -46,7 +46,7 @@ class Progress:
             )
         self._bar.update(done - self._bar.n)
         self._bar.set_postfix_str(
-            ", ".join(f"{key} {value:.4f}" for key, value in moment.metrics.items())
+            ", ".join(f"{key} {_short(value)}" for key, value in moment.metrics.items())
         )
         if moment.row is not None:
             self.close()
@@ -62,7 +62,7 @@ def epoch_line(moment: Moment) -> str:
     """Returns a row as a line: metrics, examples per second, remaining time."""
     assert moment.row is not None
     figures = [
-        f"{key} {value:.2%}" if key.endswith("accuracy") else f"{key} {value:.4f}"
+        f"{key} {value:.2%}" if key.endswith("accuracy") else f"{key} {_short(value)}"
         for key, value in moment.row.items()
         if key not in ("epoch", "step")
     ]
@@ -79,3 +79,8 @@ def epoch_line(moment: Moment) -> str:
             f"ETA {minutes}:{seconds:02d}",
         ]
     )
+
+
+def _short(value: float) -> str:
+    """Returns four decimals; of a small number, such as a rate, three digits."""
+    return f"{value:.3g}" if 0 < abs(value) < 1e-3 else f"{value:.4f}"
