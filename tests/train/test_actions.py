@@ -168,8 +168,8 @@ def test_time_to_go_is_in_minutes_and_seconds(seconds: float, eta: str) -> None:
 
 
 def test_a_small_number_keeps_its_digits() -> None:
-    moment = dataclasses.replace(EPOCH_END, row={**ROW, "learning_rate": 3.125e-05})
-    assert "learning_rate 3.12e-05  " in epoch_line(moment)
+    moment = dataclasses.replace(EPOCH_END, row={**ROW, "learning_rate": 3.128e-05})
+    assert "learning_rate 3.13e-05  " in epoch_line(moment)
 
 
 def test_the_last_epoch_has_no_time_to_go() -> None:
