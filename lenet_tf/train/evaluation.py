@@ -22,7 +22,7 @@ from lenet_tf.train.step import EvalStep
 
 # Keeps the random numbers of evaluation apart from those of training, whose seeds from
 # a config have 32 bits. Every evaluation draws the same numbers.
-_SEED_OFFSET = 2**32
+SEED_OFFSET = 2**32
 
 
 class Evaluation:
@@ -55,7 +55,7 @@ class Evaluation:
             self.metrics = Accumulators(shapes)
             self._batches = tf.Variable(0, dtype=tf.int64, trainable=False)
         step = EvalStep(model, forward, self.metrics)
-        self._loop = InnerLoop(strategy, step, spec, self._batches, seed + _SEED_OFFSET)
+        self._loop = InnerLoop(strategy, step, spec, self._batches, seed + SEED_OFFSET)
         self._strategy = strategy
 
     @property

@@ -25,6 +25,33 @@ def steps_in(block: Batch) -> int:
     return int(block[WEIGHT].shape[0])
 
 
+def share_of(
+    block: Batch, i: tf.Tensor, seed: int, step: tf.Tensor
+) -> dict[str, tf.Tensor]:
+    """Returns the share that this replica has of a batch; for a replica context.
+
+    Args:
+      block: Name -> [steps, rows, ...].
+      i: Number of the batch in the block, int32 scalar.
+      seed: First number of the entry `seed`.
+      step: Second number of it, int64 scalar.
+
+    Returns:
+      Name -> [rows / replicas, ...], `position` and `seed` among them.
+    """
+    context = tf.distribute.get_replica_context()
+    replica, replicas = context.replica_id_in_sync_group, context.num_replicas_in_sync
+    size = block[WEIGHT].shape[1] // replicas
+    with tf.device("CPU:0"):  # where the block is: send the share, not the block
+        share = {}
+        for name, values in block.items():
+            shares = tf.reshape(values[i], [replicas, size, *values.shape[2:]])
+            share[name] = shares[replica]
+    share[POSITION] = replica * size + tf.range(size)
+    share[SEED] = tf.stack([tf.constant(seed, tf.int64), step])
+    return share
+
+
 class InnerLoop:
     """Runs a step on each batch of a block, divided among the replicas; traced once.
 
@@ -96,17 +123,6 @@ class InnerLoop:
         return tf.while_loop(lambda i, go: go & (i < steps), body, start)[1]
 
     def _replica_step(self, block: Batch, i: tf.Tensor) -> tf.Tensor:
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        replicas = self._strategy.num_replicas_in_sync
-        size = block[WEIGHT].shape[1] // replicas
-        with tf.device("CPU:0"):  # where the block is: send the share, not the block
-            share = {}
-            for name, values in block.items():
-                shares = tf.reshape(values[i], [replicas, size, *values.shape[2:]])
-                share[name] = shares[replica]
-        share[POSITION] = replica * size + tf.range(size)
-        count = self._counter.read_value()
-        share[SEED] = tf.stack([tf.constant(self._seed, tf.int64), count])
-        going = self._step(share)
+        going = self._step(share_of(block, i, self._seed, self._counter.read_value()))
         local_assign_add(self._counter, tf.ones([], tf.int64))
         return tf.constant(True) if going is None else going

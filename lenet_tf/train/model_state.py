@@ -50,7 +50,8 @@ def check_state(
             raise UsageError(
                 f"{name} is changed in a step by each replica from its own examples, "
                 f"so its {replicas} copies would differ: make it with "
-                "aggregation=tf.VariableAggregation.MEAN, or train on one replica"
+                "aggregation=tf.VariableAggregation.MEAN, or train on one replica; "
+                "for batch normalization, use lenet_tf.nn.BatchNorm"
             )
         if padding and WEIGHT not in examples:
             raise UsageError(

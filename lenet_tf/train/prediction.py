@@ -18,11 +18,10 @@ import tensorflow as tf
 
 from lenet_tf.data.batches import BLOCK_BYTES, WEIGHT, Batches
 from lenet_tf.errors import DataError, UsageError
-from lenet_tf.nn.random import POSITION, SEED
 from lenet_tf.parallel.workers import check_alike, same_steps
-from lenet_tf.train.evaluation import _SEED_OFFSET
+from lenet_tf.train.evaluation import SEED_OFFSET
 from lenet_tf.train.failures import bad_label
-from lenet_tf.train.inner_loop import Batch, steps_in
+from lenet_tf.train.inner_loop import Batch, share_of, steps_in
 from lenet_tf.train.outputs import Spec
 from lenet_tf.train.preview import Preview, preview
 
@@ -60,7 +59,7 @@ class Prediction:
         seed: int,
     ) -> None:
         self._strategy, self._model, self._function = strategy, model, function
-        self._seed = seed + _SEED_OFFSET
+        self._seed = seed + SEED_OFFSET
         seen = preview(strategy, lambda batch: function(model, batch), spec)
         _check_unchanged(seen, model)
         self._is_dict = isinstance(seen.outputs, Mapping)
@@ -182,17 +181,8 @@ class Prediction:
         self, block: Batch, i: tf.Tensor, first_step: tf.Tensor
     ) -> list[tf.Tensor]:
         """Returns the outputs for one replica's share of batch i of a block."""
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        replicas = self._strategy.num_replicas_in_sync
-        size = block[WEIGHT].shape[1] // replicas
-        with tf.device("CPU:0"):  # where the block is: send the share, not the block
-            share = {}
-            for name, values in block.items():
-                shares = tf.reshape(values[i], [replicas, size, *values.shape[2:]])
-                share[name] = shares[replica]
-        share[POSITION] = replica * size + tf.range(size)
-        step = first_step + tf.cast(i, tf.int64)
-        share[SEED] = tf.stack([tf.constant(self._seed, tf.int64), step])
+        share = share_of(block, i, self._seed, first_step + tf.cast(i, tf.int64))
+        size = share[WEIGHT].shape[0]
         outputs = _checked(self._function(self._model, share), size)
         # Copies, since a tensor that all replicas return, such as a constant, would be
         # taken for that of a single one.

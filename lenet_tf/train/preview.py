@@ -19,6 +19,14 @@ from lenet_tf.nn.random import POSITION, SEED
 
 # Operations that take a variable's handle, but do not change the variable.
 _READS = ("ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape")
+# What tf.random and tf.nn.dropout draw with, unless they are given a seed of one use.
+_STATEFUL_DRAWS = {
+    *("RandomUniform", "RandomUniformInt", "RandomStandardNormal", "RandomShuffle"),
+    *("TruncatedNormal", "ParameterizedTruncatedNormal", "Multinomial"),
+    *("RandomGamma", "RandomPoisson", "RandomPoissonV2"),
+    *("StatefulUniform", "StatefulUniformInt", "StatefulStandardNormalV2"),
+    *("StatefulTruncatedNormal", "StatefulRandomBinomial"),
+}
 _READ_ONLY = "_read_only_resource_inputs"  # which handles a called function only reads
 
 
@@ -68,6 +76,17 @@ class Preview:
                 found.append(Write(variable, inputs))
         return found
 
+    def stateful_draws(self) -> list[str]:
+        """Returns the random operations that draw from a state of TensorFlow's.
+
+        What they draw depends on what was drawn before, in this process and on this
+        replica. Functions that are called, and the bodies of loops, are looked at too.
+        """
+        definition = self._graph.as_graph_def()
+        bodies = [definition, *definition.library.function]
+        nodes = [getattr(body, "node_def", None) or body.node for body in bodies]
+        return sorted({node.op for part in nodes for node in part} & _STATEFUL_DRAWS)
+
     def _inputs_of(self, operations: Sequence[tf.Operation]) -> Iterator[str]:
         """Yields the names of the batch entries that some operations depend on."""
         names = {id(tensor.op): name for name, tensor in self._batch.items()}
@@ -96,7 +115,8 @@ def preview(
       spec: Shapes and dtypes of a block, from `Batches.spec`.
 
     Raises:
-      UsageError: The data have an entry `position` or `seed`, which the loop adds.
+      UsageError: The data have an entry `position` or `seed`, which the loop adds; or
+        the function makes a variable.
     """
     for name in (POSITION, SEED):
         if name in spec:
@@ -115,11 +135,22 @@ def preview(
 
     def traced(batch: Mapping[str, tf.Tensor]) -> None:
         outputs: list[object] = []
-        strategy.run(lambda: outputs.append(function(dict(batch))))
+        with tf.variable_creator_scope(_refuse_to_make):
+            strategy.run(lambda: outputs.append(function(dict(batch))))
         seen.append(Preview(tf.compat.v1.get_default_graph(), outputs[0], dict(batch)))
 
     tf.function(traced, autograph=False).get_concrete_function(batch_spec)
     return seen[-1]
+
+
+def _refuse_to_make(
+    next_creator: Callable[..., tf.Variable], **settings: object
+) -> tf.Variable:
+    raise UsageError(
+        f"the variable {settings.get('name')!r} would be made in a step, too late for "
+        "checkpoints and optimizers: a model that makes variables at its first call "
+        "must be called once, on one example, in strategy.scope()"
+    )
 
 
 def _changes(op: tf.Operation, handle: tf.Tensor) -> bool:

@@ -8,6 +8,7 @@ training.run(block)                          # the number of steps made
 from __future__ import annotations
 
 import tensorflow as tf
+from absl import logging
 
 from lenet_tf.data.batches import Batches, Block
 from lenet_tf.parallel.collectives import value_of
@@ -47,6 +48,14 @@ class Training:
         self._state, self._shares, self.spec = state, shares, spec
         self._replicas = strategy.num_replicas_in_sync
         self._seen, shapes = preview_training(step, state, strategy, spec)
+        draws = self._seen.stateful_draws()
+        if draws:
+            logging.warning(
+                "a step draws random numbers by %s: they differ between replicas and "
+                "after a resume; lenet_tf.dropout and lenet_tf.nn.uniform always give "
+                "the same ones",
+                ", ".join(draws),
+            )
         with strategy.scope():
             state.make_metrics(shapes)
 

@@ -123,8 +123,12 @@ class Update:
 
 def _trainable(target: Target) -> tuple[tf.Variable, ...]:
     """Returns the variables in order, each once, also if two modules share it."""
-    parts = [target] if hasattr(target, "trainable_variables") else target
-    found = [v for part in parts for v in getattr(part, "trainable_variables", [part])]
+    try:
+        parts = [target] if hasattr(target, "trainable_variables") else target
+        lists = [getattr(part, "trainable_variables", [part]) for part in parts]
+    except ValueError:  # Sonnet's, if a module has not been called yet
+        return ()
+    found = [variable for part in lists for variable in part]
     return tuple({id(variable): variable for variable in found}.values())
 
 

@@ -327,6 +327,30 @@ for fold in range(7):
     assert "retracing" not in finished.stderr
 
 
+@pytest.mark.parametrize(
+    ("draw", "warned"),
+    [
+        (lambda batch: tf.random.normal([1])[0], True),
+        (lambda batch: tf.nn.dropout(batch["x"], 0.5), True),
+        (
+            lambda batch: tf.map_fn(lambda x: x + tf.random.uniform([]), batch["x"]),
+            True,
+        ),
+        (lambda batch: lenet_tf.dropout(batch, batch["x"], 0.5, salt=1), False),
+        (lambda batch: tf.random.stateless_normal([1], batch["seed"])[0], False),
+    ],
+    ids=["normal", "dropout", "in a loop", "keyed", "stateless"],
+)
+def test_random_numbers_that_would_silently_differ_are_warned_of(
+    draw: Callable, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def noisy(model: Line, batch: dict, training: bool) -> dict:
+        return {"loss": (model.w * batch["x"] + draw(batch) - batch["y"]) ** 2}
+
+    trainer(noisy).start(batches())
+    assert ("and after a resume; lenet_tf.dropout" in caplog.text) == warned
+
+
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_a_trainer_that_is_gone_leaves_no_graph_behind(replicas: int) -> None:
     strategy = make_strategy(replicas)

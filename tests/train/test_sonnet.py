@@ -241,3 +241,31 @@ def test_sonnets_optimizers_are_refused_with_one_of_ours(kind: Any) -> None:
     message = r"optimizer is (SGD|Adam)\(.*which has no build\(\): give .*Adam\(1e-3\)"
     with pytest.raises(lenet_tf.UsageError, match=message):
         lenet_tf.Trainer(model, kind(0.1), forward)
+
+
+class Late(snt.Module):
+    """Has a variable from the start, and others from the first call on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.layer = tf.Variable(1.0), snt.Linear(3)
+
+    def __call__(self, batch: Examples, is_training: bool) -> tf.Tensor:
+        return self.layer(self.scale * snt.flatten(batch["x"]))
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [(Perceptron, "has no trainable variables"), (Late, "the variable '[bw]' would")],
+)
+def test_a_model_that_has_not_been_called_is_refused_with_the_remedy(
+    replicas: int, make: Make, message: str
+) -> None:
+    strategy = make_strategy(replicas)
+    with strategy.scope():
+        model = make()
+    remedy = r".*must be called once, on one example, in strategy.scope\(\)"
+    with pytest.raises(lenet_tf.UsageError, match=message + remedy) as error:
+        trainer(strategy, model).fit(batches(8), epochs=1)
+    assert "\n" not in str(error.value)
