@@ -22,13 +22,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import keras
 import tensorflow as tf
 
+from lenet_tf.data.batches import WEIGHT
 from lenet_tf.errors import UsageError
 from lenet_tf.nn.random import POSITION, uniform
 from lenet_tf.parallel.collectives import all_reduce_sum
 
 Batch = Mapping[str, tf.Tensor]
 
-_WEIGHT = "weight"
 _FIRST_SALT = 0x6B657261  # far from those that people choose: "kera"
 
 # The batch that a model is computed on, and the graph in which that happens.
@@ -74,15 +74,15 @@ def _replace(layer: keras.Layer, method: str, rule: Callable[..., object]) -> No
                 f"{describe(layer)} is called in a loop or function within the model, "
                 "where its numbers would not be exact: call it outside of that"
             )
-        if _WEIGHT not in batch:
+        if WEIGHT not in batch:
             raise UsageError(
                 f"{describe(layer)} needs the batch that forward was given, with "
-                f"{_WEIGHT!r}: call model(x, batch, training)"
+                f"{WEIGHT!r}: call model(x, batch, training)"
             )
-        if inputs.shape[0] != batch[_WEIGHT].shape[0]:
+        if inputs.shape[0] != batch[WEIGHT].shape[0]:
             raise UsageError(
                 f"{describe(layer)} gets {inputs.shape[0]} rows for a batch of "
-                f"{batch[_WEIGHT].shape[0]} examples: its first axis must be theirs"
+                f"{batch[WEIGHT].shape[0]} examples: its first axis must be theirs"
             )
         return rule(layer, batch, inputs, *args, **kwargs)
 
@@ -103,7 +103,7 @@ def _moments(
     """Returns mean and variance of the global batch, one of each for a channel."""
     channels = layer.axis % x.shape.rank
     axes = [axis for axis in range(x.shape.rank) if axis != channels]
-    real = tf.reshape(batch[_WEIGHT] > 0, [-1] + [1] * (x.shape.rank - 1))
+    real = tf.reshape(batch[WEIGHT] > 0, [-1] + [1] * (x.shape.rank - 1))
     if mask is not None:
         real &= tf.cast(mask, tf.bool)[..., None]
     real = tf.broadcast_to(real, tf.shape(x))

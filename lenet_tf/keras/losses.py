@@ -25,6 +25,8 @@ PerExample = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 KerasLoss: TypeAlias = str | keras.losses.Loss | PerExample
 Names: TypeAlias = str | Sequence[str]
 
+_COMPARING = getattr(keras.losses, "Circle", ())  # none in the oldest Keras
+
 
 def loss(keras_loss: KerasLoss) -> PerExample:
     """Makes a function of targets and predictions to per-example losses.
@@ -51,7 +53,7 @@ def loss(keras_loss: KerasLoss) -> PerExample:
                 f"{keras_loss!r} is no loss of Keras: give a name such as 'mse', or a "
                 "keras.losses.Loss"
             ) from error
-    if isinstance(keras_loss, keras.losses.Circle):
+    if isinstance(keras_loss, _COMPARING):
         raise UsageError(
             "the loss Circle compares the examples of a batch with each other, which "
             "are divided among replicas: choose one that is computed for each example"

@@ -7,7 +7,7 @@
     model(x)                              # inference, as in an export
 
 What the layers would change in a call (moving averages, seeds) is recorded first, by
-Keras's own `StatelessScope`, and then either made exact or refused.
+Keras's own `StatelessScope`, and then made or refused; see `changes`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ import keras
 import tensorflow as tf
 
 from lenet_tf.errors import UsageError
+from lenet_tf.keras.changes import (
+    check_layer,
+    check_losses,
+    make_changes,
+    make_copies_alike,
+)
 from lenet_tf.keras.layers import Batch, describe, make_exact, on_batch
 from lenet_tf.keras.variables import checkpoint_keys, remember
-from lenet_tf.parallel.collectives import local_assign
 
 Tensors: TypeAlias = "tf.Tensor | list[Tensors] | dict[str, Tensors]"
-
-_SHARED = (tf.VariableAggregation.MEAN, tf.VariableAggregation.SUM)
 
 
 def model(keras_model: keras.Layer) -> KerasModel:
@@ -82,11 +85,12 @@ class KerasModel(tf.Module):
         super().__init__(name="keras_model")
         layers = list(keras_model._flatten_layers(include_self=True, recursive=True))
         for layer in layers:
-            _check(layer)
+            check_layer(layer)
         make_exact(layers)
         trained = list(keras_model.trainable_variables)
         variables = list(keras_model.variables)
         remember(variables)
+        make_copies_alike(variables)
         self.weights = {
             key: variable.value
             for key, variable in zip(checkpoint_keys(variables), variables, strict=True)
@@ -150,13 +154,9 @@ class KerasModel(tf.Module):
                 outputs = self.keras_model(x, training=training)
         except UsageError as error:
             raise _without_page(error) from None
-        self._change(scope, training)
-        if scope.losses and batch is not None:
-            raise UsageError(
-                f"a layer of {describe(self.keras_model)} adds a loss of its own "
-                "(add_loss or activity_regularizer), a mean that counts padding: "
-                "compute it for each example in forward"
-            )
+        if batch is not None:
+            check_losses(scope, self.keras_model)
+        make_changes(scope, self._layers, self._all_reduced, training)
         return outputs
 
     def penalty(self) -> tf.Tensor:
@@ -169,7 +169,7 @@ class KerasModel(tf.Module):
         return tf.add_n([tf.zeros([]), *map(tf.reduce_sum, terms)])
 
     def __deepcopy__(self, memo: dict[int, object]) -> tf.Module:
-        """Copies the variables, for a checkpoint that is written in the background."""
+        # For a checkpoint that is written in the background: the variables alone.
         twin = tf.Module(name=self.name)
         twin.weights = copy.deepcopy(self.weights, memo)
         return twin
@@ -204,40 +204,6 @@ class KerasModel(tf.Module):
                     "lacks: return loss + model.penalty() as the loss of each example"
                 )
 
-    def _change(self, scope: keras.StatelessScope, training: bool) -> None:
-        """Makes the changes of variables that a call has recorded, or refuses them."""
-        changed = dict(scope.state_mapping)
-        for layer in self._layers:
-            for generator in layer._seed_generators:
-                if changed.pop(id(generator.state), None) is not None:
-                    raise UsageError(
-                        f"{describe(layer)} draws random numbers that would differ "
-                        "between replicas and after a resume: leave it out, and draw "
-                        "with lenet_tf.nn.uniform(batch, ...) in forward"
-                    )
-        for variable in self.keras_model.variables:
-            value = changed.pop(id(variable), None)
-            if value is None:
-                continue
-            if not training:
-                raise UsageError(
-                    f"{variable.path} is changed outside of training: make its layer "
-                    "stateless, or do it `if training` only"
-                )
-            if (
-                variable.value.aggregation in _SHARED
-                and id(variable) not in self._all_reduced
-            ):
-                variable.value.assign(value)  # combines what the replicas assign
-            else:
-                local_assign(variable.value, value)
-        if changed:
-            raise UsageError(
-                f"{describe(self.keras_model)} draws from Keras's global random "
-                "generator, or changes a variable that is in none of its layers: draw "
-                "with lenet_tf.nn.uniform(batch, ...) in forward"
-            )
-
 
 def _without_page(error: BaseException) -> BaseException:
     """Returns an error as a layer raised it: Keras makes a page of its one line."""
@@ -250,17 +216,3 @@ def _set_untracked(owner: tf.Module, **values: object) -> None:
     """Sets attributes that are not in checkpoints, whose keys are ours alone."""
     for name, value in values.items():
         object.__setattr__(owner, name, value)
-
-
-def _check(layer: keras.Layer) -> None:
-    """Raises UsageError for a layer that cannot be exact however it is called."""
-    if getattr(layer, "stateful", False):
-        raise UsageError(
-            f"{describe(layer)} keeps a state from one batch to the next, but batches "
-            "are shuffled and divided among replicas: make it with stateful=False"
-        )
-    if getattr(layer, "_remat_mode", None):
-        raise UsageError(
-            f"{describe(layer)} is computed twice (remat), the second time without "
-            "the batch: make it without RematScope, and give the Trainer micro_batches"
-        )

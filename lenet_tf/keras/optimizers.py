@@ -100,8 +100,8 @@ class KerasOptimizer(tf.Module):
         for variable in held:
             variable.kept_in_bounds = True
         rate = self.keras_optimizer.learning_rate
-        if isinstance(rate, keras.Variable):
-            self.learning_rate = rate.value
+        if any(rate is variable for variable in self.keras_optimizer.variables):
+            self.learning_rate = rate.value  # not of a schedule
         self.slots = [v.value for v in self._slots()]
 
     def apply(
@@ -134,7 +134,7 @@ class KerasOptimizer(tf.Module):
         ]
 
     def __deepcopy__(self, memo: dict[int, object]) -> tf.Module:
-        """Copies the variables, for a checkpoint that is written in the background."""
+        # For a checkpoint that is written in the background: the variables alone.
         twin = tf.Module(name=self.name)
         twin.learning_rate = copy.deepcopy(self.learning_rate, memo)
         twin.slots = copy.deepcopy(self.slots, memo)

@@ -79,7 +79,13 @@ def test_masked_places_do_not_count() -> None:
     [
         ("msee", "'msee' is no loss of Keras"),
         (keras.metrics.MeanSquaredError(), "is not computed for each example"),
-        (keras.losses.Circle(), "Circle compares the examples"),
+        pytest.param(
+            getattr(keras.losses, "Circle", lambda: None)(),
+            "Circle compares the examples",
+            marks=pytest.mark.skipif(
+                not hasattr(keras.losses, "Circle"), reason="Keras is older"
+            ),
+        ),
     ],
 )
 def test_what_is_no_loss_of_examples_is_refused(loss: object, message: str) -> None:

@@ -204,6 +204,25 @@ def test_frozen_layers_are_not_trained_and_keep_their_moving_averages() -> None:
         model(data()["x"], batch(range(22)), True)
 
 
+def test_copies_that_fit_of_keras_left_apart_become_alike() -> None:
+    with make_strategy(2).scope():
+        layer = keras.layers.BatchNormalization()
+        layer.build([None, 3])
+    layer.moving_mean.value.values[1].assign(tf.ones([3]))
+    lenet_tf.keras.model(layer)
+    np.testing.assert_array_equal(*layer.moving_mean.value.values)
+
+
+def test_several_inputs_are_taken_by_their_names() -> None:
+    a, b = keras.Input([2]), keras.Input([2])
+    net = keras.Model([a, b], keras.layers.Dense(1)(a - b))
+    x = {"a": tf.ones([3, 2]), "b": tf.zeros([3, 2])}
+    forward = lenet_tf.keras.forward("mae", x=["a", "b"], y="target")
+    entries = {**x, "target": tf.zeros([3, 1])}
+    values = forward(lenet_tf.keras.model(net), entries, False)
+    np.testing.assert_allclose(values["loss"], abs(net([x["a"], x["b"]]))[:, 0])
+
+
 def test_names_in_checkpoints_do_not_depend_on_what_was_built_before() -> None:
     first = list(lenet_tf.keras.model(network()).weights)
     keras.layers.Dense(1)

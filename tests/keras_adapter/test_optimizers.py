@@ -190,7 +190,10 @@ def test_the_rate_can_be_set_in_a_run_and_is_resumed(tmp_path: object) -> None:
     ("make", "message"),
     [
         (lambda: K.SGD(use_ema=True), "use_ema of SGD is True: give the Trainer ema"),
-        (lambda: K.Adam(gradient_accumulation_steps=2), "give the Trainer micro_batches"),
+        (
+            lambda: K.Adam(gradient_accumulation_steps=2),
+            "give the Trainer micro_batches",
+        ),
         (lambda: K.Adam(loss_scale_factor=8.0), "the Trainer loss_scaling=True"),
         (lambda: K.LossScaleOptimizer(K.SGD()), "its inner optimizer, and the Trainer"),
         (lambda: "adam", "is given a str: give one of keras.optimizers"),

@@ -174,6 +174,31 @@ def test_state_of_other_layers_is_judged_by_the_trainer() -> None:
     train(2, 8, spectral)  # its state depends on the weights alone
 
 
+def test_sums_over_replicas_within_parts_of_a_batch_are_refused() -> None:
+    strategy = make_strategy(2)
+    with strategy.scope():
+        model = lenet_tf.keras.model(sequential(layers.BatchNormalization()))
+    trainer = lenet_tf.Trainer(
+        model,
+        lenet_tf.SGD(0.1),
+        lenet_tf.keras.forward("mse"),
+        strategy=strategy,
+        jit_compile=True,
+    )
+    x = np.ones([8, 4], np.float32)
+    with pytest.raises(UsageError, match="needs sums over all replicas") as error:
+        trainer.fit(lenet_tf.Batches({"x": x, "y": x[:, :1]}, 4), epochs=1)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(not hasattr(keras, "RematScope"), reason="Keras is older")
+def test_layers_that_are_computed_twice_are_refused() -> None:
+    with keras.RematScope(mode="full"):
+        network = sequential(layers.Dropout(0.5))
+    with pytest.raises(UsageError, match="is computed twice"):
+        lenet_tf.keras.model(network)
+
+
 def test_another_backend_is_refused() -> None:
     finished = subprocess.run(
         [sys.executable, "-c", "import lenet_tf.keras"],
