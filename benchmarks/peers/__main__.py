@@ -20,7 +20,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import exact
 import numpy as np
@@ -29,6 +29,8 @@ from table import Row, code_lines, history_faults, markdown, number
 
 HERE = pathlib.Path(__file__).resolve().parent
 SAVE_EVERY = 3
+
+Measures = dict[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,11 +137,22 @@ class Program:
             )
 
 
-def compare(program: Program, options: argparse.Namespace) -> dict[str, object]:
+def compare(program: Program, options: argparse.Namespace) -> Measures:
     """Runs a program in all ways; returns measure -> value, as the table shows it."""
     versions = program.versions()
     if versions is None:
         return {}
+    lines = code_lines((HERE / f"{program.name}.py").read_text())
+    return {
+        "Versions": versions,
+        "Lines of code": str(lines),
+        **exactness(program, options),
+        **resumption(program, options),
+    }
+
+
+def exactness(program: Program, options: argparse.Namespace) -> Measures:
+    """Compares runs on one replica and on two with NumPy, and with each other."""
     train, held_out = problem.examples(options)
     reference = exact.train(
         train,
@@ -148,56 +161,65 @@ def compare(program: Program, options: argparse.Namespace) -> dict[str, object]:
         options.batch_size,
         unbiased=program.peer.processes,  # PyTorch's
     )
-    source = (HERE / f"{program.name}.py").read_text()
-    measures: dict[str, object] = {
-        "Versions": versions,
-        "Lines of code": code_lines(source),
+    both = [program.run(replicas) for replicas in (1, 2)]
+    measures = {
+        "Weights − NumPy's": pair(r.differs(reference, exact.TRAINED) for r in both),
+        **{
+            f"Moving {name} − NumPy's": pair(r.differs(reference, [name]) for r in both)
+            for name in ("mean", "variance")
+        },
+        "Loss of the held-out set − NumPy's": pair(
+            abs(r.loss - exact.loss(r.weights, held_out)) for r in both
+        ),
+        f"Examples counted, of {options.held_out}": " / ".join(
+            dict.fromkeys(str(r.counted) for r in both)
+        ),
     }
+    even = options.examples // options.batch_size * options.batch_size
+    for title, flag in (
+        ("short last batch", "--no_batch_norm"),
+        ("batch normalization", f"--examples={even}"),
+    ):
+        one, two = (program.run(replicas, flag) for replicas in (1, 2))
+        measures[f"2 replicas − 1: {title}"] = number(two.differs(one.weights))
+    measures["2 replicas − 1: both"] = number(both[1].differs(both[0].weights))
+    return measures
 
-    def pair(measure: str, values: Sequence[float | str]) -> None:
-        shown = [v if isinstance(v, str) else number(v) for v in values]
-        measures[measure] = " / ".join(dict.fromkeys(shown))
 
-    plain = [program.run(replicas) for replicas in options.replicas]
-    pair("Weights − NumPy's", [r.differs(reference, exact.TRAINED) for r in plain])
-    for name in ("mean", "variance"):
-        pair(f"Moving {name} − NumPy's", [r.differs(reference, [name]) for r in plain])
-    pair(f"Examples counted, of {options.held_out}", [str(r.counted) for r in plain])
-    pair(
-        "Loss of the held-out set − NumPy's",
-        [abs(r.loss - exact.loss(r.weights, held_out)) for r in plain],
-    )
-
-    random = ("--shuffle", "--dropout=0.2")
-    whole = [program.run(replicas, *random) for replicas in options.replicas]
-    pair("Weights, 2 replicas − 1", [r.differs(plain[0].weights) for r in plain[1:]])
-    pair(
-        "The same with dropout, shuffled",
-        [r.differs(whole[0].weights) for r in whole[1:]],
-    )
-
+def resumption(program: Program, options: argparse.Namespace) -> Measures:
+    """Compares killed and resumed runs with those that were not interrupted."""
     steps = -(-options.examples // options.batch_size)
-    middle = steps * (options.epochs // 2) + -(-steps // 2)  # within an epoch
+    middle = steps * (options.epochs // 2) + -(-steps // 2)  # of an epoch
     every = f"--save_every={SAVE_EVERY}"
-    for title, flags in (("epochs", ()), (f"{SAVE_EVERY} steps", (every,))):
-        resumed = [
-            program.run(replicas, *random, *flags, kill_at=middle)
-            for replicas in options.replicas
-        ]
-        pair(
-            f"Resumed, saved by {title}: weights",
-            [r.differs(w.weights) for r, w in zip(resumed, whole, strict=True)],
+    random = ("--shuffle", "--dropout=0.2")
+    whole = [program.run(replicas, *random) for replicas in (1, 2)]
+    measures = {
+        "2 replicas − 1: both, dropout": number(whole[1].differs(whole[0].weights))
+    }
+    saved: Mapping[str, Sequence[str]] = {
+        "epochs": random,
+        f"{SAVE_EVERY} steps": (*random, every),
+    }
+    for title, flags in saved.items():
+        measures[f"Resumed, saved by {title}"] = pair(
+            program.run(replicas, *flags, kill_at=middle).differs(run.weights)
+            for replicas, run in enumerate(whole, start=1)
         )
     calm = program.run(1, "--shuffle")
-    resumed_calm = program.run(1, "--shuffle", every, kill_at=middle)
-    late = program.run(1, "--shuffle", f"--save_every={steps}", kill_at=2 * steps)
-    for title, run in (
-        (f"Resumed, saved by {SAVE_EVERY} steps, no dropout", resumed_calm),
-        ("Killed before an epoch's evaluation, no dropout", late),
+    at_end = f"--save_every={steps}"
+    for title, flag, step in (
+        (f"Resumed, saved by {SAVE_EVERY} steps, no dropout", every, middle),
+        ("Resumed at an epoch's last step, no dropout", at_end, 2 * steps),
     ):
-        measures[f"{title}: weights"] = number(run.differs(calm.weights))
+        run = program.run(1, "--shuffle", flag, kill_at=step)
+        measures[title] = number(run.differs(calm.weights))
         measures[f"{title}: history"] = history_faults(run.rows, calm.rows)
     return measures
+
+
+def pair(differences: Iterable[float]) -> str:
+    """Returns the differences for one replica and for two as text."""
+    return " / ".join(number(value) for value in differences)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -209,7 +231,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--held_out", type=int, default=37)
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--replicas", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args(arguments)
     sizes = [
         f"--{name}={getattr(options, name)}"

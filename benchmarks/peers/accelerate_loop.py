@@ -53,18 +53,18 @@ def loader(data: problem.Arrays, shuffle: bool) -> DataLoader:
 
 train, held_out = problem.examples(options)
 start = problem.initial_weights()
+first = torch.nn.Linear(problem.FEATURES, problem.HIDDEN)
+last = torch.nn.Linear(problem.HIDDEN, 1)
+norm = torch.nn.BatchNorm1d(
+    problem.HIDDEN, eps=problem.EPSILON, momentum=1 - problem.BATCH_NORM_MOMENTUM
+)
 network = torch.nn.Sequential(
-    torch.nn.Linear(problem.FEATURES, problem.HIDDEN),
-    torch.nn.BatchNorm1d(
-        problem.HIDDEN,
-        eps=problem.EPSILON,
-        momentum=1 - problem.BATCH_NORM_MOMENTUM,
-    ),
+    first,
+    norm if options.batch_norm else torch.nn.Identity(),
     torch.nn.ReLU(),
     torch.nn.Dropout(options.dropout),
-    torch.nn.Linear(problem.HIDDEN, 1),
+    last,
 )
-first, norm, _, _, last = network
 for layer, kernel, bias in ((first, "w1", "b1"), (last, "w2", "b2")):
     layer.weight.data = torch.from_numpy(start[kernel].T.copy())
     layer.bias.data = torch.from_numpy(start[bias])

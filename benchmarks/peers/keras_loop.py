@@ -38,21 +38,23 @@ test = strategy.experimental_distribute_dataset(
 )
 
 with strategy.scope():
+    norm = keras.layers.BatchNormalization(
+        momentum=problem.BATCH_NORM_MOMENTUM,
+        epsilon=problem.EPSILON,
+        synchronized=True,
+    )
     model = keras.Sequential(
         [
             keras.layers.Input([problem.FEATURES]),
             keras.layers.Dense(problem.HIDDEN),
-            keras.layers.BatchNormalization(
-                momentum=problem.BATCH_NORM_MOMENTUM,
-                epsilon=problem.EPSILON,
-                synchronized=True,
-            ),
+            *([norm] if options.batch_norm else []),
             keras.layers.ReLU(),
             keras.layers.Dropout(options.dropout),
             keras.layers.Dense(1),
         ]
     )
-    names = ("w1", "b1", "gamma", "beta", "mean", "variance", "w2", "b2")
+    normal = ["gamma", "beta", "mean", "variance"] if options.batch_norm else []
+    names = ["w1", "b1", *normal, "w2", "b2"]
     model.set_weights([start[name] for name in names])
     optimizer = keras.optimizers.SGD(problem.LEARNING_RATE, problem.MOMENTUM)
     optimizer.build(model.trainable_variables)

@@ -14,7 +14,7 @@ import csv
 import lightning
 import problem
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import TensorDataset
 from torchdata.stateful_dataloader import StatefulDataLoader
@@ -24,21 +24,29 @@ options = problem.parse()
 lightning.seed_everything(0, workers=True, verbose=False)
 
 
+train, held_out = problem.examples(options)
+start = problem.initial_weights()
+first = torch.nn.Linear(problem.FEATURES, problem.HIDDEN)
+last = torch.nn.Linear(problem.HIDDEN, 1)
+norm = torch.nn.BatchNorm1d(
+    problem.HIDDEN, eps=problem.EPSILON, momentum=1 - problem.BATCH_NORM_MOMENTUM
+)
+for layer, kernel, bias in ((first, "w1", "b1"), (last, "w2", "b2")):
+    layer.weight.data = torch.from_numpy(start[kernel].T.copy())
+    layer.bias.data = torch.from_numpy(start[bias])
+
+
 class Regression(lightning.LightningModule):
     """[B, 8] -> [B]."""
 
     def __init__(self) -> None:
         super().__init__()
         self.network = torch.nn.Sequential(
-            torch.nn.Linear(problem.FEATURES, problem.HIDDEN),
-            torch.nn.BatchNorm1d(
-                problem.HIDDEN,
-                eps=problem.EPSILON,
-                momentum=1 - problem.BATCH_NORM_MOMENTUM,
-            ),
+            first,
+            norm if options.batch_norm else torch.nn.Identity(),
             torch.nn.ReLU(),
             torch.nn.Dropout(options.dropout),
-            torch.nn.Linear(problem.HIDDEN, 1),
+            last,
         )
 
     def squared_error(self, batch: list[torch.Tensor]) -> torch.Tensor:
@@ -91,22 +99,23 @@ class Regression(lightning.LightningModule):
         )
 
 
-class Kill(Callback):
-    """Kills the run at the step that was asked for, after checkpoints are written."""
+class Kill(Checkpoint):  # these are called after all other callbacks, in their order
+    """Kills the run at the step that was asked for."""
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: object) -> None:
         """Called after each step."""
         problem.kill_if_due(options, trainer.global_step)
 
 
-train, held_out = problem.examples(options)
-start = problem.initial_weights()
-model = Regression()
-first, norm, _, _, last = model.network
-for layer, kernel, bias in ((first, "w1", "b1"), (last, "w2", "b2")):
-    layer.weight.data = torch.from_numpy(start[kernel].T.copy())
-    layer.bias.data = torch.from_numpy(start[bias])
-
+run = options.directory / "run"
+savers = [ModelCheckpoint(run / "epochs", save_last=True, save_on_train_epoch_end=True)]
+if options.save_every:
+    savers.append(
+        ModelCheckpoint(
+            run / "steps", save_last=True, every_n_train_steps=options.save_every
+        )
+    )
+resumes = run.exists()
 trainer = lightning.Trainer(
     accelerator="cpu",
     devices=options.replicas,
@@ -115,21 +124,11 @@ trainer = lightning.Trainer(
     max_epochs=options.epochs,
     num_sanity_val_steps=0,
     logger=CSVLogger(options.directory, name="logs"),
-    callbacks=[
-        ModelCheckpoint(
-            options.directory / "run",
-            save_last=True,
-            save_top_k=-1,
-            every_n_train_steps=options.save_every,
-            save_on_train_epoch_end=True if options.save_every is None else None,
-        ),
-        Kill(),
-    ],
+    callbacks=[*savers, Kill()],
     enable_progress_bar=False,
     enable_model_summary=False,
 )
-resumes = (options.directory / "run").exists()
-trainer.fit(model, ckpt_path="last" if resumes else None)
+trainer.fit(Regression(), ckpt_path="last" if resumes else None)
 
 if trainer.is_global_zero:
     rows = []

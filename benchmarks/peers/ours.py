@@ -23,14 +23,19 @@ class Network(tf.Module):
         super().__init__(name="network")
         inputs, units = start["w1"].shape
         self.hidden = Dense(inputs, units, seed=(0, 0), name="hidden")
-        self.norm = BatchNorm(units, problem.BATCH_NORM_MOMENTUM, problem.EPSILON)
+        self.norm = None
+        if options.batch_norm:
+            self.norm = BatchNorm(units, problem.BATCH_NORM_MOMENTUM, problem.EPSILON)
         self.output = Dense(units, 1, seed=(0, 1), name="output")
         self.hidden.w.assign(start["w1"])
         self.output.w.assign(start["w2"])
 
     def __call__(self, batch: Mapping[str, tf.Tensor], training: bool) -> tf.Tensor:
         """Predicts y of each example."""
-        hidden = tf.nn.relu(self.norm(self.hidden(batch["x"]), batch, training))
+        hidden = self.hidden(batch["x"])
+        if self.norm is not None:
+            hidden = self.norm(hidden, batch, training)
+        hidden = tf.nn.relu(hidden)
         if training:
             hidden = lenet_tf.dropout(batch, hidden, options.dropout, salt=1)
         return self.output(hidden)[:, 0]
@@ -58,18 +63,20 @@ history = trainer.fit(
     saver=lenet_tf.Saver(options.directory / "run", steps=options.save_every),
     actions=[lambda moment: problem.kill_if_due(options, moment.step)],
 )
+weights = {
+    "w1": model.hidden.w.numpy(),
+    "b1": model.hidden.b.numpy(),
+    "w2": model.output.w.numpy(),
+    "b2": model.output.b.numpy(),
+}
+if model.norm is not None:
+    weights["gamma"] = model.norm.gamma.numpy()
+    weights["beta"] = model.norm.beta.numpy()
+    weights["mean"] = model.norm.moving_mean.numpy()
+    weights["variance"] = model.norm.moving_variance.numpy()
 problem.finish(
     options,
-    {
-        "w1": model.hidden.w.numpy(),
-        "b1": model.hidden.b.numpy(),
-        "gamma": model.norm.gamma.numpy(),
-        "beta": model.norm.beta.numpy(),
-        "mean": model.norm.moving_mean.numpy(),
-        "variance": model.norm.moving_variance.numpy(),
-        "w2": model.output.w.numpy(),
-        "b2": model.output.b.numpy(),
-    },
+    weights,
     trainer.evaluate(test),
     [{"epoch": i + 1, "loss": loss} for i, loss in enumerate(history["loss"])],
 )

@@ -39,6 +39,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--no_batch_norm", dest="batch_norm", action="store_false")
     parser.add_argument("--shuffle", action="store_true")
     parser.add_argument("--save_every", type=int, help="steps, besides epochs")
     parser.add_argument("--kill_at", type=int, help="step after which it is killed")
@@ -95,13 +96,15 @@ def finish(
 
     Args:
       options: Flags; the files go to `directory`.
-      weights: Final weights, with the names of `initial_weights`.
+      weights: Final weights, with the names of `initial_weights`. Those of batch
+        normalization are left out where there is none.
       evaluated: `loss`, the mean squared error of the held-out set, and `examples`, the
         number of examples that were counted for it.
       rows: History as the program kept it: `epoch`, counted from 1, and `loss`, the
         mean training loss of that epoch.
     """
-    np.savez(options.directory / "weights.npz", allow_pickle=False, **weights)
+    final = {**initial_weights(), **weights}
+    np.savez(options.directory / "weights.npz", allow_pickle=False, **final)
     found = {
         "evaluated": {name: float(evaluated[name]) for name in ("loss", "examples")},
         "rows": [dict(row) for row in rows],

@@ -77,16 +77,8 @@ def markdown(columns: Mapping[str, Mapping[str, object]]) -> str:
     Args:
       columns: Program -> measure -> value. A program without measures is not installed.
     """
+    heads = [name if of else f"{name} (not installed)" for name, of in columns.items()]
     measures = list(dict.fromkeys(m for column in columns.values() for m in column))
-    cells = [["", *columns], ["---"] * (len(columns) + 1)]
-    cells += [
-        [
-            measure,
-            *(
-                str(column.get(measure, "")) if column else "not installed"
-                for column in columns.values()
-            ),
-        ]
-        for measure in measures
-    ]
+    cells = [["", *heads], ["---"] * (len(columns) + 1)]
+    cells += [[m, *(str(of.get(m, "")) for of in columns.values())] for m in measures]
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
