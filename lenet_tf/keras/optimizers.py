@@ -127,6 +127,12 @@ class KerasOptimizer(tf.Module):
             if id(variable) in slots and new is not old:
                 assign(variable.value, new)
 
+    def rate(self, step: tf.Tensor) -> tf.Tensor:
+        """Returns the learning rate, float32 scalar, at a step (int64 scalar)."""
+        if self.learning_rate is not None:
+            return tf.cast(self.learning_rate, tf.float32)
+        return tf.cast(self.keras_optimizer._learning_rate(step), tf.float32)
+
     def _slots(self) -> list[keras.Variable]:
         others = (self.keras_optimizer.iterations, self.keras_optimizer.learning_rate)
         return [

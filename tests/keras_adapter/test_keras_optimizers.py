@@ -210,3 +210,19 @@ def test_an_optimizer_that_was_used_is_refused() -> None:
     optimizer.build([keras.Variable(1.0)])
     with pytest.raises(UsageError, match="has its slots already"):
         lenet_tf.keras.optimizer(optimizer)
+
+
+@pytest.mark.parametrize("schedule", [0.05, K.schedules.ExponentialDecay(0.05, 4, 0.5)])
+def test_the_learning_rate_is_watched(schedule: object) -> None:
+    model = lenet_tf.keras.model(
+        keras.Sequential([keras.Input([6]), keras.layers.Dense(1)])
+    )
+    trainer = lenet_tf.Trainer(
+        model,
+        lenet_tf.keras.optimizer(K.SGD(schedule)),
+        lenet_tf.keras.forward("mse"),
+        watch=["learning_rate"],
+    )
+    history = trainer.fit(lenet_tf.Batches(data(), 8), steps=5, row_steps=1)
+    rates = [schedule(s) if callable(schedule) else schedule for s in range(5)]
+    np.testing.assert_allclose(history["learning_rate"], rates, rtol=1e-6)
