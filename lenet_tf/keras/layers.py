@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from lenet_tf.data.batches import WEIGHT
 from lenet_tf.errors import UsageError
-from lenet_tf.nn.random import POSITION, uniform
+from lenet_tf.nn.random import POSITION, normal, uniform
 from lenet_tf.parallel.collectives import all_reduce_sum
 
 Batch = Mapping[str, tf.Tensor]
@@ -151,8 +151,7 @@ def _uniform(batch: Batch, shape: Sequence[int]) -> tf.Tensor:
 
 
 def _normal(batch: Batch, shape: Sequence[int]) -> tf.Tensor:
-    """Draws from N(0, 1); the uniform numbers are multiples of 2**-23, 0 among them."""
-    return tf.math.ndtri(_uniform(batch, shape) + 2.0**-24)
+    return normal(batch, shape, salt=_draws.next_salt(batch))
 
 
 def _kept(

@@ -18,6 +18,7 @@ from lenet_tf.nn.losses import correct as correct
 from lenet_tf.nn.losses import distorted_classification as distorted_classification
 from lenet_tf.nn.losses import softmax_cross_entropy as softmax_cross_entropy
 from lenet_tf.nn.random import dropout as dropout
+from lenet_tf.nn.random import normal as normal
 from lenet_tf.nn.random import uniform as uniform
 from lenet_tf.nn.scores import auc as auc
 from lenet_tf.nn.scores import auc_error as auc_error

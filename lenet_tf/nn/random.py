@@ -1,15 +1,19 @@
 """Random numbers that are a pure function of (seed, step, example).
 
     noise = uniform(batch, [84], salt=1)      # [B, 84] in [0, 1)
+    noise = normal(batch, [84], salt=2)       # [B, 84], mean 0 and variance 1
 
 No generator keeps a state, so a run that is resumed, or has another number of replicas,
 draws the same numbers. The trainer adds to each batch what they are computed from:
-`position` int32 [B], the place of each example in the global batch, and `seed` int64
-[2], the run's seed and the step.
+`position` int32 [B] and `seed` int64 [2]. In training they are the place of each
+example in the global batch, and the run's seed and the step. In an evaluation they are
+the place among all examples, and a seed that does not change, so that the size of the
+batches does not matter.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
@@ -22,6 +26,8 @@ SEED = "seed"
 # With one seed, each number depends on its index in the flat tensor only, which
 # `uniform` relies on. It is also TensorFlow's default on CPUs and GPUs.
 _GENERATOR = "philox"
+_PHILOX = 1  # its number in TensorFlow's operations
+_PER_COUNT = 4
 
 
 def uniform(
@@ -48,13 +54,43 @@ def uniform(
                 f"the batch that the trainer gives to forward, or add {name!r}, {form}"
             )
     seed = tf.random.experimental.stateless_fold_in(batch[SEED], salt, alg=_GENERATOR)
-    # A shorter table equals the first rows of a longer one. So each replica draws only
-    # up to its last row, and gets its rows of the global batch's table.
-    rows = tf.reduce_max(batch[POSITION]) + 1
-    table = tf.random.stateless_uniform([rows, *shape], seed, alg=_GENERATOR)
+    position = batch[POSITION]
+    first = tf.reduce_min(position)
+    rows = tf.reduce_max(position) - first + 1
+    table = _rows_of_table(seed, first, rows, shape)
     return tf.ensure_shape(
-        tf.gather(table, batch[POSITION]), [batch[POSITION].shape[0], *shape]
+        tf.gather(table, position - first), [position.shape[0], *shape]
     )
+
+
+def _rows_of_table(
+    seed: tf.Tensor, first: tf.Tensor, rows: tf.Tensor, shape: Sequence[int]
+) -> tf.Tensor:
+    """Returns rows of the table that `tf.random.stateless_uniform` would draw from 0.
+
+    Philox makes four numbers for each value of a counter, so it can begin anywhere.
+    """
+    size = math.prod(shape)
+    start = tf.cast(first, tf.int64) * size
+    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
+    begun = tf.cast(start // _PER_COUNT, tf.uint64)
+    counter = tf.stack([counter[0] + begun, counter[1]])
+    skipped = tf.cast(start % _PER_COUNT, tf.int32)
+    flat = tf.raw_ops.StatelessRandomUniformV2(
+        shape=[skipped + rows * size], key=key, counter=counter, alg=_PHILOX
+    )
+    return tf.reshape(flat[skipped:], [rows, *shape])
+
+
+def normal(
+    batch: Mapping[str, tf.Tensor], shape: Sequence[int], *, salt: int
+) -> tf.Tensor:
+    """Draws numbers from N(0, 1) for each example; see `uniform`.
+
+    They are the quantiles of uniform numbers in the middle of 2**23 equal parts of
+    (0, 1), so none is beyond 5.3 standard deviations.
+    """
+    return tf.math.ndtri(uniform(batch, shape, salt=salt) + 2.0**-24)
 
 
 def dropout(

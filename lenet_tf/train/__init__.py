@@ -19,7 +19,6 @@ from lenet_tf.train.better import better_mode as better_mode
 from lenet_tf.train.derived import Derived as Derived
 from lenet_tf.train.derived import Score as Score
 from lenet_tf.train.finite import all_finite as all_finite
-from lenet_tf.train.gradients import clipped as clipped
 from lenet_tf.train.gradients import mean_gradients as mean_gradients
 from lenet_tf.train.metrics import Accumulators as Accumulators
 from lenet_tf.train.metrics import weighted_sums as weighted_sums

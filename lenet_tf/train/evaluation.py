@@ -15,14 +15,10 @@ from lenet_tf.data.batches import Batches
 from lenet_tf.nn.losses import Forward
 from lenet_tf.parallel.collectives import value_of
 from lenet_tf.parallel.workers import same_steps
-from lenet_tf.train.inner_loop import InnerLoop, steps_in
+from lenet_tf.train.inner_loop import InnerLoop, evaluation_keys, steps_in
 from lenet_tf.train.metrics import EXAMPLES, Accumulators
 from lenet_tf.train.outputs import Spec, preview_evaluation
 from lenet_tf.train.step import EvalStep
-
-# Keeps the random numbers of evaluation apart from those of training, whose seeds from
-# a config have 32 bits. Every evaluation draws the same numbers.
-SEED_OFFSET = 2**32
 
 
 class Evaluation:
@@ -33,7 +29,8 @@ class Evaluation:
       model: Model that is passed to `forward`.
       forward: Function that returns the per-example values of a batch.
       spec: Shapes and dtypes of a block of the data, from `Batches.spec`.
-      seed: Seed of the random numbers in `forward`.
+      seed: Seed of the random numbers in `forward`. An example's numbers depend on its
+        place in the data, so they are the same at every call and for any batch size.
 
     Attributes:
       metrics: Accumulators of the metrics.
@@ -53,9 +50,17 @@ class Evaluation:
         shapes = preview_evaluation(forward, model, strategy, spec)
         with strategy.scope():
             self.metrics = Accumulators(shapes)
-            self._batches = tf.Variable(0, dtype=tf.int64, trainable=False)
-        step = EvalStep(model, forward, self.metrics)
-        self._loop = InnerLoop(strategy, step, spec, self._batches, seed + SEED_OFFSET)
+            self._done, self._batch_size = (
+                tf.Variable(0, dtype=tf.int64, trainable=False) for _ in range(2)
+            )
+        self._loop = InnerLoop(
+            strategy,
+            EvalStep(model, forward, self.metrics),
+            spec,
+            counter=self._done,
+            keys=evaluation_keys(seed),
+            increase=self._batch_size,
+        )
         self._strategy = strategy
 
     @property
@@ -68,7 +73,8 @@ class Evaluation:
     ) -> dict[str, float | np.ndarray]:
         """Evaluates all batches once; see `Trainer.evaluate`."""
         self.metrics.reset()
-        self._batches.assign(0)
+        self._done.assign(0)
+        self._batch_size.assign(data.batch_size)
         replicas = self._strategy.num_replicas_in_sync
         blocks = data.blocks(replicas, steps_per_loop, epochs=1)
         for block in same_steps(self._strategy, blocks, steps_in):

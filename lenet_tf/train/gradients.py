@@ -20,16 +20,12 @@ import tensorflow as tf
 
 from lenet_tf.data.batches import WEIGHT
 from lenet_tf.errors import UsageError
-from lenet_tf.optim.clipping import clip_by_norm
 from lenet_tf.parallel.collectives import all_reduce_flat, flatten, unflatten
 from lenet_tf.train.inner_loop import Batch
 from lenet_tf.train.metrics import Sums, Values, weighted_sums
 from lenet_tf.train.micro_batches import sum_over_parts
-from lenet_tf.train.update import Update
+from lenet_tf.train.update import Gradient, Update
 
-# dtype -> one vector of the gradients of all variables of that dtype, so that the
-# all-reduce, the division and the clipping are one operation, not one per variable.
-Gradient = dict[tf.DType, tf.Tensor]
 # Update name -> a gradient for each of its variables, and the sums of the values.
 Local = tuple[dict[str, list[tf.Tensor]], Sums]
 
@@ -107,21 +103,6 @@ def mean_gradients(
         for dtype, vector in gradient.items():
             gradient[dtype] = _quotient(vector, divisor)
     return gradients, {key: sums[key] for key in local_sums}
-
-
-def clipped(gradient: Gradient, clip_norm: float | None) -> Gradient:
-    """Scales a gradient to a global norm of at most `clip_norm`; None does not clip."""
-    if clip_norm is None:
-        return gradient
-    if len(gradient) == 1:
-        ((dtype, vector),) = gradient.items()
-        return {dtype: clip_by_norm(vector, clip_norm)}
-    sizes = [vector.shape[0] for vector in gradient.values()]
-    whole = [tf.cast(vector, tf.float64) for vector in gradient.values()]
-    parts = tf.split(clip_by_norm(tf.concat(whole, axis=0), clip_norm), sizes)
-    return {
-        dtype: tf.cast(part, dtype) for dtype, part in zip(gradient, parts, strict=True)
-    }
 
 
 def _differentiate(

@@ -1,6 +1,6 @@
 """The inner loop: many steps on all replicas in one call of a graph.
 
-    loop = InnerLoop(strategy, step, spec, counter, seed)
+    loop = InnerLoop(strategy, step, spec, counter, training_keys(seed))
     loop.run(block)                       # as many steps as the block has batches
 
 No Python runs between two steps, so a step takes only the time of its operations.
@@ -9,6 +9,7 @@ No Python runs between two steps, so a step takes only the time of its operation
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import tensorflow as tf
 
@@ -25,16 +26,44 @@ def steps_in(block: Batch) -> int:
     return int(block[WEIGHT].shape[0])
 
 
+# Returns the entry `seed`, int64 [2], and the position of the batch's first row, int32
+# scalar, from the loop's counter: what random numbers depend on.
+Keys: TypeAlias = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+# Keeps the random numbers of evaluation apart from those of training, whose seeds from
+# a config have 32 bits.
+_SEED_OFFSET = 2**32
+
+
+def training_keys(seed: int) -> Keys:
+    """Returns the keys of training: each step has its own, whatever was drawn before.
+
+    The counter is the number of steps done.
+    """
+    return lambda step: (
+        tf.stack([tf.constant(seed, tf.int64), step]),
+        tf.zeros([], tf.int32),
+    )
+
+
+def evaluation_keys(seed: int) -> Keys:
+    """Returns the keys of an evaluation: each example has its own, at every call.
+
+    The counter is the number of examples before the batch.
+    """
+    pair = [seed + _SEED_OFFSET, 0]
+    return lambda first: (tf.constant(pair, tf.int64), tf.cast(first, tf.int32))
+
+
 def share_of(
-    block: Batch, i: tf.Tensor, seed: int, step: tf.Tensor
+    block: Batch, i: tf.Tensor, keys: tuple[tf.Tensor, tf.Tensor]
 ) -> dict[str, tf.Tensor]:
     """Returns the share that this replica has of a batch; for a replica context.
 
     Args:
       block: Name -> [steps, rows, ...].
       i: Number of the batch in the block, int32 scalar.
-      seed: First number of the entry `seed`.
-      step: Second number of it, int64 scalar.
+      keys: Entry `seed`, and the position of the batch's first row.
 
     Returns:
       Name -> [rows / replicas, ...], `position` and `seed` among them.
@@ -47,8 +76,9 @@ def share_of(
         for name, values in block.items():
             shares = tf.reshape(values[i], [replicas, size, *values.shape[2:]])
             share[name] = shares[replica]
-    share[POSITION] = replica * size + tf.range(size)
-    share[SEED] = tf.stack([tf.constant(seed, tf.int64), step])
+    seed, first = keys
+    share[POSITION] = first + replica * size + tf.range(size)
+    share[SEED] = seed
     return share
 
 
@@ -61,8 +91,9 @@ class InnerLoop:
         scalar, the same on all replicas), or None to go on always.
       spec: Name -> shape [steps (None), rows, ...] and dtype of a block. The rows are
         divided evenly among the replicas.
-      counter: Number of steps done, int64 scalar; 1 is added after each step.
-      seed: First number of each batch's `seed` entry; the second is the counter.
+      counter: int64 scalar variable, increased after each step.
+      keys: Function of the counter that returns the keys of the random numbers.
+      increase: Number that is added to the counter; by default 1.
     """
 
     def __init__(
@@ -71,10 +102,11 @@ class InnerLoop:
         step: Callable[[Batch], tf.Tensor | None],
         spec: Mapping[str, tf.TensorSpec],
         counter: tf.Variable,
-        seed: int,
+        keys: Keys,
+        increase: tf.Variable | None = None,
     ) -> None:
         self._strategy, self._step = strategy, step
-        self._counter, self._seed = counter, seed
+        self._counter, self._keys, self._increase = counter, keys, increase
         # AutoGraph would bury the one line of an error in a page of its own.
         self._loop = tf.function(
             self._steps, input_signature=[dict(spec)], autograph=False
@@ -123,6 +155,9 @@ class InnerLoop:
         return tf.while_loop(lambda i, go: go & (i < steps), body, start)[1]
 
     def _replica_step(self, block: Batch, i: tf.Tensor) -> tf.Tensor:
-        going = self._step(share_of(block, i, self._seed, self._counter.read_value()))
-        local_assign_add(self._counter, tf.ones([], tf.int64))
+        going = self._step(share_of(block, i, self._keys(self._counter.read_value())))
+        one = tf.ones([], tf.int64)
+        local_assign_add(
+            self._counter, one if self._increase is None else self._increase
+        )
         return tf.constant(True) if going is None else going

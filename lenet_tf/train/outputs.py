@@ -44,7 +44,8 @@ def preview_training(
     Raises:
       UsageError: `forward` does not return per-example tensors with every update's
         loss, changes variables in micro-batches, or returns a name that is watched; or
-        a step of another kind does not call `state.metrics.update`.
+        a step of another kind does not call `state.metrics.update`, leaves the moving
+        average or the loss scale of the trainer aside, or returns no bool.
     """
     if isinstance(step, TrainStep):
         forward = step.forward
@@ -63,6 +64,7 @@ def preview_training(
             "the step has not called state.metrics.update(sums): give it the sums that "
             "mean_gradients returns"
         )
+    _check_step(seen, state)
     return seen, recorder.shapes
 
 
@@ -71,7 +73,37 @@ def preview_evaluation(
 ) -> Shapes:
     """Traces a forward function in evaluation; see `preview_training`."""
     seen = preview(strategy, lambda batch: forward(model, batch, False), spec)
+    for write in seen.writes(model.variables):
+        raise UsageError(
+            f"forward changes {write.variable.name.split(':')[0]} with training=False: "
+            "an evaluation must leave the model as it is"
+        )
     return _value_shapes(seen, strategy, spec)
+
+
+def _check_step(seen: Preview, state: TrainState) -> None:
+    """Refuses a step that would silently ignore what the trainer was made with."""
+    going = seen.outputs
+    if (
+        not isinstance(going, tf.Tensor)
+        or going.dtype != tf.bool
+        or going.shape.rank != 0
+    ):
+        raise UsageError(
+            f"the step returned {going}: return whether to go on, a bool scalar such "
+            "as all_finite(sums['loss'])"
+        )
+    average, scale = state.average, state.loss_scale
+    if average is not None and not seen.writes(average.averages):
+        raise UsageError(
+            f"ema is {average.decay}, but the step leaves the average as it is: call "
+            "state.average.update(state.updates_done()) after the updates"
+        )
+    if scale is not None and not seen.writes([scale.scale]):
+        raise UsageError(
+            "loss_scaling is on, but the step does not use it: give mean_gradients "
+            "scale=state.loss_scale.value(), and make the updates in state.guarded"
+        )
 
 
 class _Recorder(Accumulators):

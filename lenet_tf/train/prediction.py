@@ -19,9 +19,8 @@ import tensorflow as tf
 from lenet_tf.data.batches import BLOCK_BYTES, WEIGHT, Batches
 from lenet_tf.errors import DataError, UsageError
 from lenet_tf.parallel.workers import check_alike, same_steps
-from lenet_tf.train.evaluation import SEED_OFFSET
 from lenet_tf.train.failures import bad_label
-from lenet_tf.train.inner_loop import Batch, share_of, steps_in
+from lenet_tf.train.inner_loop import Batch, evaluation_keys, share_of, steps_in
 from lenet_tf.train.outputs import Spec
 from lenet_tf.train.preview import Preview, preview
 
@@ -59,7 +58,7 @@ class Prediction:
         seed: int,
     ) -> None:
         self._strategy, self._model, self._function = strategy, model, function
-        self._seed = seed + SEED_OFFSET
+        self._keys = evaluation_keys(seed)
         seen = preview(strategy, lambda batch: function(model, batch), spec)
         _check_unchanged(seen, model)
         self._is_dict = isinstance(seen.outputs, Mapping)
@@ -78,7 +77,7 @@ class Prediction:
         # AutoGraph would bury the one line of an error in a page of its own.
         self._loop = tf.function(
             self._steps,
-            input_signature=[dict(spec), tf.TensorSpec([], tf.int64)],
+            input_signature=[dict(spec), *[tf.TensorSpec([], tf.int64)] * 2],
             autograph=False,
         )
         self._compiled: Callable[..., Sequence[tf.Tensor]] | None = None
@@ -129,7 +128,7 @@ class Prediction:
             first = step * data.batch_size
             step += steps_in(block)
             last = min(n, step * data.batch_size)
-            values = self._run(block, step - steps_in(block))
+            values = self._run(block, first, data.batch_size)
             for into, value in zip(rows.values(), values, strict=True):
                 real = np.concatenate(value.numpy()[:, : data.batch_size])
                 into[first:last] = real[: last - first]
@@ -139,13 +138,14 @@ class Prediction:
         sizes = (math.prod(s.shape) * s.dtype.size for s in self._outputs.values())
         return max(1, sum(sizes))
 
-    def _run(self, block: Batch, first_step: int) -> Sequence[tf.Tensor]:
+    def _run(self, block: Batch, first: int, size: int) -> Sequence[tf.Tensor]:
         """Returns the outputs for a block, [steps, rows, ...] each."""
         if self._compiled is None:
             # Calling the tf.function itself would warn of retracing; see `InnerLoop`.
             self._compiled = self._loop.get_concrete_function()
         try:
-            return self._compiled(block, tf.constant(first_step, tf.int64))
+            place = tf.constant([first, size], tf.int64)
+            return self._compiled(block, *tf.unstack(place))
         except tf.errors.InvalidArgumentError as error:
             label = bad_label(error)
             if label is None:
@@ -155,13 +155,17 @@ class Prediction:
                 "does not use it"
             ) from None
 
-    def _steps(self, block: Batch, first_step: tf.Tensor) -> list[tf.Tensor]:
+    def _steps(
+        self, block: Batch, first: tf.Tensor, size: tf.Tensor
+    ) -> list[tf.Tensor]:
         steps, rows = tf.shape(block[WEIGHT])[0], block[WEIGHT].shape[1]
 
         def body(
             i: tf.Tensor, arrays: list[tf.TensorArray]
         ) -> tuple[tf.Tensor, list[tf.TensorArray]]:
-            values = self._strategy.run(self._share, args=(block, i, first_step))
+            values = self._strategy.run(
+                self._share, args=(block, i, first + size * tf.cast(i, tf.int64))
+            )
             with tf.device("CPU:0"):
                 whole = map(self._whole, self._outputs, values)
                 pairs = zip(arrays, whole, strict=True)
@@ -177,11 +181,9 @@ class Prediction:
         with tf.device("CPU:0"):
             return [array.stack() for array in arrays]
 
-    def _share(
-        self, block: Batch, i: tf.Tensor, first_step: tf.Tensor
-    ) -> list[tf.Tensor]:
+    def _share(self, block: Batch, i: tf.Tensor, first: tf.Tensor) -> list[tf.Tensor]:
         """Returns the outputs for one replica's share of batch i of a block."""
-        share = share_of(block, i, self._seed, first_step + tf.cast(i, tf.int64))
+        share = share_of(block, i, self._keys(first))
         size = share[WEIGHT].shape[0]
         outputs = _checked(self._function(self._model, share), size)
         # Copies, since a tensor that all replicas return, such as a constant, would be

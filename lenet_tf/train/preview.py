@@ -136,11 +136,21 @@ def preview(
     def traced(batch: Mapping[str, tf.Tensor]) -> None:
         outputs: list[object] = []
         with tf.variable_creator_scope(_refuse_to_make):
-            strategy.run(lambda: outputs.append(function(dict(batch))))
+            strategy.run(lambda: outputs.append(function(_Entries(batch))))
         seen.append(Preview(tf.compat.v1.get_default_graph(), outputs[0], dict(batch)))
 
     tf.function(traced, autograph=False).get_concrete_function(batch_spec)
     return seen[-1]
+
+
+class _Entries(dict[str, tf.Tensor]):
+    """A batch that tells its names when one is missing."""
+
+    def __missing__(self, key: str) -> tf.Tensor:
+        raise UsageError(
+            f"there is no {key!r} in the data, which have {', '.join(self)}: give them "
+            "this entry, or do not use it"
+        )
 
 
 def _refuse_to_make(

@@ -21,7 +21,8 @@ actions, evaluation and exact resume work with it as they are.
 The batch is a dict of [B, ...] tensors: the data's own entries; `weight` float32 [B];
 `position` int32 [B], the examples' places in the global batch; and `seed` int64 [2],
 the run's seed and the step. A step changes only this replica's copies of variables
-(`local_assign_add`, `Update.apply`), by values that are the same on all replicas. It is
+(`local_assign_add`, `Update.apply`, which clips), by values that are the same on all
+replicas. It moves the average of the weights, `state.average`, if there is one. It is
 traced without AutoGraph: for a Python `if` or `while` on tensors, put that code into a
 `tf.function`.
 """
@@ -37,15 +38,15 @@ from lenet_tf.data.batches import WEIGHT
 from lenet_tf.nn.losses import Forward
 from lenet_tf.parallel.collectives import all_reduce_sum
 from lenet_tf.train.finite import all_finite
-from lenet_tf.train.gradients import clipped, mean_gradients
+from lenet_tf.train.gradients import mean_gradients
 from lenet_tf.train.inner_loop import Batch
 from lenet_tf.train.metrics import Accumulators, weighted_sums
 from lenet_tf.train.micro_batches import check_parts
 from lenet_tf.train.state import TrainState
 from lenet_tf.train.watch import StepWatch
 
-# Returns whether to go on (bool scalar, the same on all replicas), or None for always.
-Step: TypeAlias = Callable[[TrainState, Batch], tf.Tensor | None]
+# Returns whether to go on, a bool scalar that is the same on all replicas.
+Step: TypeAlias = Callable[[TrainState, Batch], tf.Tensor]
 
 
 class TrainStep:
@@ -93,7 +94,7 @@ class TrainStep:
 
         def update() -> None:
             for name, one in state.updates.items():
-                one.apply(clipped(gradients[name], one.clip_norm), done)
+                one.apply(gradients[name], done)
             if state.average is not None:
                 state.average.update(done)
 

@@ -33,7 +33,7 @@ from lenet_tf.train.state import make_state
 from lenet_tf.train.step import Step, TrainStep
 from lenet_tf.train.training import Training
 from lenet_tf.train.update import Rule, Update
-from lenet_tf.train.validation import validation_sets
+from lenet_tf.train.validation import check_distinct, validation_sets
 
 History = dict[str, list[float]]
 
@@ -187,11 +187,13 @@ class Trainer:
         names, *others = self._derived.names(self.state.metrics, *evaluated)
         for prefix, more in zip(held_out, others, strict=True):
             names += [f"{prefix}_{name}" for name in more]
+        check_distinct(names)
         if saver is not None:
             saver.start(self.state, self.strategy, names, next(iter(held_out), "val"))
         begin(actions, self.state, names)
         step = self._steps_done()
-        here = self.record.begin(train.identity(), step, data_changed)
+        identity = {**train.identity(), "seed of the trainer": self.seed}
+        here = self.record.begin(identity, step, data_changed)
         for prefix, data in held_out.items():
             here |= {f"the {k} of {prefix}": v for k, v in data.identity().items()}
         ends = {"epochs": epochs, "steps": steps}

@@ -13,7 +13,7 @@ from absl import logging
 from lenet_tf.data.batches import Batches, Block
 from lenet_tf.parallel.collectives import value_of
 from lenet_tf.train.failures import non_finite
-from lenet_tf.train.inner_loop import InnerLoop, steps_in
+from lenet_tf.train.inner_loop import InnerLoop, steps_in, training_keys
 from lenet_tf.train.model_state import check_state
 from lenet_tf.train.outputs import Spec, preview_training
 from lenet_tf.train.state import TrainState
@@ -59,10 +59,12 @@ class Training:
         with strategy.scope():
             state.make_metrics(shapes)
 
-        def on_replica(batch: Batch) -> tf.Tensor | None:
+        def on_replica(batch: Batch) -> tf.Tensor:
             return step(state, batch)
 
-        self._loop = InnerLoop(strategy, on_replica, spec, state.step, seed)
+        self._loop = InnerLoop(
+            strategy, on_replica, spec, state.step, training_keys(seed)
+        )
 
     @property
     def traces(self) -> int:

@@ -19,9 +19,15 @@ from typing import Protocol, TypeAlias
 import tensorflow as tf
 
 from lenet_tf.errors import UsageError
+from lenet_tf.optim.clipping import clip_by_norm
 from lenet_tf.parallel.collectives import unflatten
 
 Target: TypeAlias = tf.Module | Sequence[tf.Module | tf.Variable]
+
+
+# dtype -> one vector of the gradients of all variables of that dtype, so that the
+# all-reduce, the division and the clipping are one operation, not one per variable.
+Gradient: TypeAlias = dict[tf.DType, tf.Tensor]
 
 
 class Rule(Protocol):
@@ -105,20 +111,35 @@ class Update:
                 "Trainer, or name the variables in an Update"
             )
 
-    def apply(self, gradient: Mapping[tf.DType, tf.Tensor], step: tf.Tensor) -> None:
-        """Applies a gradient to this replica's copies.
+    def apply(self, gradient: Gradient, step: tf.Tensor) -> None:
+        """Clips a gradient to `clip_norm`, and applies it to this replica's copies.
 
         Args:
-          gradient: Gradient from `mean_gradients`, clipped or not.
+          gradient: Gradient from `mean_gradients`, the same on all replicas.
           step: Number of updates made before, int64 scalar.
         """
         parts: dict[int, tf.Tensor] = {}
-        for dtype, vector in gradient.items():
+        for dtype, vector in _clipped(gradient, self.clip_norm).items():
             alike = [v for v in self.variables if v.dtype == dtype]
             for variable, part in zip(alike, unflatten(vector, alike), strict=True):
                 parts[id(variable)] = part
         ordered = [parts[id(variable)] for variable in self.variables]
         self.optimizer.apply(ordered, self.variables, step)
+
+
+def _clipped(gradient: Gradient, clip_norm: float | None) -> Gradient:
+    """Scales a gradient to a global norm of at most `clip_norm`; None does not clip."""
+    if clip_norm is None:
+        return gradient
+    if len(gradient) == 1:
+        ((dtype, vector),) = gradient.items()
+        return {dtype: clip_by_norm(vector, clip_norm)}
+    sizes = [vector.shape[0] for vector in gradient.values()]
+    whole = [tf.cast(vector, tf.float64) for vector in gradient.values()]
+    parts = tf.split(clip_by_norm(tf.concat(whole, axis=0), clip_norm), sizes)
+    return {
+        dtype: tf.cast(part, dtype) for dtype, part in zip(gradient, parts, strict=True)
+    }
 
 
 def _trainable(target: Target) -> tuple[tf.Variable, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from lenet_tf.data.batches import Batches
 from lenet_tf.errors import UsageError
@@ -30,3 +30,12 @@ def validation_sets(
                 "lenet_tf.Batches, or several by name: {'clean': Batches(...)}"
             )
     return {f"val_{name}" if name else "val": data for name, data in sets.items()}
+
+
+def check_distinct(names: Sequence[str]) -> None:
+    """Raises UsageError if two metrics of a row have one name."""
+    twice = [name for i, name in enumerate(names) if name in names[:i]]
+    if twice:
+        raise UsageError(
+            f"two metrics are called {twice[0]!r}: rename a validation set or a value"
+        )

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from lenet_tf.errors import UsageError
-from lenet_tf.nn.random import dropout, uniform
+from lenet_tf.nn.random import dropout, normal, uniform
 
 
 def batch(positions: list[int], seed: int = 1, step: int = 2) -> dict[str, tf.Tensor]:
@@ -78,3 +78,34 @@ def test_a_batch_without_its_keys_is_refused_with_the_remedy(name: str) -> None:
 def test_a_rate_of_dropout_that_is_no_share_is_refused(rate: float) -> None:
     with pytest.raises(UsageError, match=r"in \[0, 1\)"):
         dropout(batch([0]), tf.ones([1, 4]), rate, salt=0)
+
+
+def test_a_share_far_from_the_first_draws_its_own_rows_only() -> None:
+    """A table of all 2**30 rows would take 48 GiB."""
+    places = [2**30, 2**30 + 2]
+    draw = uniform(batch(places), [3, 5], salt=0)
+    assert draw.shape == [2, 3, 5]
+    both = uniform(batch([2**30 - 1, *places]), [3, 5], salt=0)
+    np.testing.assert_array_equal(both[1:], draw)
+
+
+@pytest.mark.parametrize("shape", [[], [3], [3, 5]], ids=str)
+def test_the_numbers_are_those_of_one_large_table(shape: list[int]) -> None:
+    seed = tf.random.experimental.stateless_fold_in(
+        tf.constant([1, 2], tf.int64), 7, alg="philox"
+    )
+    table = tf.random.stateless_uniform([50, *shape], seed, alg="philox")
+    for places in ([0, 1], [7, 8, 9], [49], [31, 30, 45]):
+        np.testing.assert_array_equal(
+            uniform(batch(places), shape, salt=7), tf.gather(table, places)
+        )
+
+
+def test_normal_numbers_have_mean_0_and_variance_1() -> None:
+    draw = normal(batch(list(range(100))), [1000], salt=0).numpy()
+    assert np.isfinite(draw).all()
+    # The standard deviations are 0.0032 and 0.0045.
+    assert abs(draw.mean()) < 0.013
+    assert abs(draw.var() - 1) < 0.018
+    within = [np.mean(np.abs(draw) < limit) for limit in (1, 2, 3)]
+    np.testing.assert_allclose(within, [0.6827, 0.9545, 0.9973], atol=0.006)

@@ -131,6 +131,13 @@ def test_random_numbers_in_evaluation_are_keyed_and_not_those_of_training() -> N
             model = Line()
         one = lenet_tf.Trainer(model, lenet_tf.SGD(1e-6), noisy, strategy=strategy)
         results.append([one.evaluate(batches())["noise"] for _ in range(2)])
+        others = [lenet_tf.Batches(arrays(), size) for size in (3, 7, 20)]
+        noise = [one.predict(data)["noise"] for data in others]
+        np.testing.assert_array_equal(noise[1:], noise[:1] * 2)
+        assert len(set(noise[0])) == 20
+        for data in others:  # not by the size of the batches
+            values = one.evaluate(data)
+            assert values["noise"] == pytest.approx(noise[0].mean(), rel=1e-6)
         trained = one.fit(batches(), epochs=1)["noise"][0]
         assert trained != pytest.approx(results[-1][0], abs=1e-3)
     assert results[0][0] == results[0][1]

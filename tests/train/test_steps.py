@@ -253,7 +253,7 @@ def test_a_step_that_is_a_module_has_its_state_in_the_checkpoint(
             super().__init__(name="counting")
             self.calls = tf.Variable(0, trainable=False)
 
-        def __call__(self, state: TrainState, batch: Batch) -> None:
+        def __call__(self, state: TrainState, batch: Batch) -> tf.Tensor:
             def compute(part: Batch) -> dict[str, tf.Tensor]:
                 return line_forward(state.model, part, True)
 
@@ -262,6 +262,7 @@ def test_a_step_that_is_a_module_has_its_state_in_the_checkpoint(
             update.apply(gradients["optimizer"], state.updates_done())
             local_assign_add(self.calls, tf.constant(1))
             state.metrics.update(sums)
+            return all_finite(sums["loss"])
 
     strategy = make_strategy(2)
     steps = []
@@ -291,7 +292,7 @@ def test_a_step_that_accumulates_nothing_is_refused() -> None:
 def test_copies_that_a_step_lets_differ_are_an_error_in_the_first_epoch() -> None:
     """Noise that each replica draws for itself."""
 
-    def noisy(state: TrainState, batch: Batch) -> None:
+    def noisy(state: TrainState, batch: Batch) -> tf.Tensor:
         def compute(part: Batch) -> dict[str, tf.Tensor]:
             return line_forward(state.model, part, True)
 
@@ -302,6 +303,7 @@ def test_copies_that_a_step_lets_differ_are_an_error_in_the_first_epoch() -> Non
         update = state.updates["optimizer"]
         update.apply({vector.dtype: vector + own * noise}, state.updates_done())
         state.metrics.update(sums)
+        return all_finite(vector)
 
     for replicas in (1, 2):
         strategy = make_strategy(replicas)
@@ -315,3 +317,61 @@ def test_copies_that_a_step_lets_differ_are_an_error_in_the_first_epoch() -> Non
             continue
         with pytest.raises(lenet_tf.UsageError, match="the copies of line/"):
             trainer.fit(points(), epochs=1)
+
+
+def plain_step(state: TrainState, batch: Batch) -> tf.Tensor:
+    """The least that a step does."""
+
+    def compute(part: Batch) -> dict[str, tf.Tensor]:
+        return line_forward(state.model, part, True)
+
+    gradients, sums = mean_gradients(compute, batch, state.updates)
+    state.updates["optimizer"].apply(gradients["optimizer"], state.updates_done())
+    state.metrics.update(sums)
+    return all_finite(sums["loss"])
+
+
+def plain(step: Callable, **options: object) -> lenet_tf.Trainer:
+    model = dense(2, 1, 3, "line")
+    return lenet_tf.Trainer(
+        model, lenet_tf.SGD(0.1), line_forward, step=step, **options
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ema": 0.9}, r"ema is 0\.9, but the step leaves .*state\.average\.update"),
+        ({"loss_scaling": True}, r"scale=state\.loss_scale\.value\(\)"),
+    ],
+)
+def test_a_step_that_ignores_what_it_should_use_is_refused(
+    options: dict, message: str
+) -> None:
+    with pytest.raises(lenet_tf.UsageError, match=message):
+        plain(plain_step, **options).fit(points(), epochs=1)
+
+
+@pytest.mark.parametrize("going", [None, 1.0, tf.constant([True])])
+def test_a_step_must_say_whether_to_go_on(going: object) -> None:
+    def step(state: TrainState, batch: Batch) -> object:
+        plain_step(state, batch)
+        return going
+
+    with pytest.raises(lenet_tf.UsageError, match="return whether to go on"):
+        plain(step).fit(points(), epochs=1)
+
+
+def test_an_update_clips_in_any_step() -> None:
+    own = plain(plain_step, clip_norm=1e-3)
+    usual = plain(None, clip_norm=1e-3)
+    before = [v.numpy() for v in own.model.trainable_variables]
+    for trainer in (own, usual):
+        trainer.fit(points(), steps=2)
+    change = 0.0
+    for v, w, old in zip(
+        own.model.variables, usual.model.variables, before, strict=True
+    ):
+        np.testing.assert_array_equal(v.numpy(), w.numpy())
+        change += float(np.sum((v.numpy() - old) ** 2))
+    assert 0 < change**0.5 <= 2 * 0.1 * 1e-3 * (1 + 1e-5)
