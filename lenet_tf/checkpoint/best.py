@@ -92,10 +92,24 @@ class BestCheckpoints:
             )
         return entries
 
-    def path(self) -> str | None:
-        """Returns the prefix of the best checkpoint, or None when there is none."""
+    def path(self, rank: int = 1) -> str | None:
+        """Returns the prefix of the best checkpoint, or None when there is none.
+
+        Args:
+          rank: 1 for the best, 2 for the second best, and so on.
+
+        Raises:
+          CheckpointError: Fewer checkpoints are kept, or `rank` is below 1.
+        """
         entries = self.entries()
-        return self._prefix(entries[0]["step"]) if entries else None
+        if not entries:
+            return None
+        if not 1 <= rank <= len(entries):
+            raise CheckpointError(
+                f"rank is {rank}, but {self.directory} holds {len(entries)}: give 1 to "
+                f"{len(entries)}"
+            )
+        return self._prefix(entries[rank - 1]["step"])
 
     def offer(self, step: int, metrics: Mapping[str, float]) -> bool:
         """Saves the current state if it is among the best; a NaN never is.

@@ -55,7 +55,10 @@ class Difference:
             "the program has no": self.surplus,
             "the shape or dtype differs for": self.reshaped,
         }
-        return "; ".join(f"{k} {list_names(v)}" for k, v in parts.items() if v)
+        text = "; ".join(f"{k} {list_names(v)}" for k, v in parts.items() if v)
+        if any(key.startswith("optimizer") for key in (*self.missing, *self.surplus)):
+            text += " (another optimizer, or another kind of learning rate?)"
+        return text
 
 
 def list_names(names: Collection[str]) -> str:

@@ -115,6 +115,11 @@ def restore_model(
         raise CheckpointError(
             f"{model.name} has no variables yet: call it on an example first"
         )
+    if pathlib.Path(path).is_dir():
+        raise CheckpointError(
+            f"{path} is a folder: take find_checkpoint({str(path)!r}), which returns "
+            "the path of a checkpoint in it"
+        )
     path = str(path)
     parts = {"model": model} if average is None else dict(model=model, average=average)
 
@@ -177,23 +182,27 @@ def _restore(
             raise CheckpointError(f"{path} {fault}: {reason}") from error
 
 
-def find_checkpoint(workdir: pathlib.Path | str, which: str = "latest") -> str:
+def find_checkpoint(
+    workdir: pathlib.Path | str, which: str = "latest", rank: int = 1
+) -> str:
     """Finds a checkpoint of a run.
 
     Args:
       workdir: Folder of the run.
       which: "latest" or "best".
+      rank: Place among the best ones that were kept (`Saver(keep_best=...)`): 1 for the
+        best, 2 for the second best.
 
     Returns:
       Prefix of the checkpoint's files.
 
     Raises:
-      CheckpointError: There is none, it is damaged or cannot be read, or `which` is
-        unknown.
+      CheckpointError: There is none, it is damaged or cannot be read, `which` is
+        unknown, or so many were not kept.
     """
     workdir = pathlib.Path(workdir)
     if which == "best":
-        path = BestCheckpoints(tf.train.Checkpoint(), workdir / "best", "").path()
+        path = BestCheckpoints(tf.train.Checkpoint(), workdir / "best", "").path(rank)
         reason = path and find_damage(path)
         if reason:
             raise CheckpointError(

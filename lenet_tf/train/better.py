@@ -43,8 +43,8 @@ def better_mode(metric: str, mode: str | None = None) -> str:
     if mode in ("max", "min"):
         return mode
     raise UsageError(
-        f"mode is {mode!r} for {metric!r}: say mode='max' if higher values are better, "
-        "or mode='min'"
+        f"mode is {mode!r} for {metric!r}, whose name does not tell: say mode='max' if "
+        "higher values are better, mode='min' if lower ones are, or mend the name"
     )
 
 

@@ -11,6 +11,7 @@ never stopped.
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterable, Iterator
 
 from lenet_tf.data.batches import Batches, Block
@@ -47,12 +48,10 @@ class Rows:
         row_steps: int | None,
         row_examples: int | None,
     ) -> None:
-        for name, number in (("epochs", epochs), ("steps", steps)):
-            if number is not None and number < 0:
-                raise UsageError(f"{name} is {number}: give 0 or more")
-        for name, number in (("row_steps", row_steps), ("row_examples", row_examples)):
-            if number is not None and number < 1:
-                raise UsageError(f"{name} is {number}: give 1 or more")
+        _check("epochs", epochs, 0)
+        _check("steps", steps, 0)
+        _check("row_steps", row_steps, 1)
+        _check("row_examples", row_examples, 1)
         if row_steps is not None and row_examples is not None:
             raise UsageError(
                 f"row_steps is {row_steps} and row_examples {row_examples}: give one "
@@ -112,3 +111,11 @@ class Rows:
                 done, step = done + steps, step + steps
             if step >= self.end:
                 return
+
+
+def _check(name: str, number: object, least: int) -> None:
+    if number is None or (
+        isinstance(number, numbers.Integral) and int(number) >= least
+    ):
+        return
+    raise UsageError(f"{name} is {number!r}: give a whole number, {least} or more")

@@ -41,7 +41,7 @@ _SKIPPED = "loss_scale/skipped"
 
 
 class Saver:
-    """Saves a run while it trains; make a new one for each `fit`.
+    """Saves a run while it trains: `fit(saver=...)`; make a new one for each `fit`.
 
     With several workers, all restore and only the chief writes.
 
@@ -49,7 +49,8 @@ class Saver:
       directory: Folder of the run, for `checkpoints/` and `best/`.
       resume: Whether to go on from the newest complete checkpoint there.
       steps: Number of steps between two checkpoints. Each is saved when the inner loop
-        that reaches a multiple of it has ended. None saves by epochs only.
+        that reaches a multiple of it has ended. None saves at the end of each epoch,
+        and at each row of the history.
       seconds: Number of seconds between two checkpoints, in the same way.
       keep: Number of latest checkpoints to keep.
       best: Name of the metric whose best row of the history is kept. "auto" takes
@@ -167,7 +168,7 @@ class Saver:
         return best, better_mode(best, self._mode)
 
     def __call__(self, moment: Moment) -> None:
-        """Saves if a checkpoint is due; called as an action."""
+        """Saves if a checkpoint is due; `fit` calls it."""
         assert self._latest is not None
         if not self._writes:
             return
@@ -204,6 +205,16 @@ class Saver:
         """Waits until all files are written."""
         assert self._latest is not None
         self._latest.wait()
+
+
+def check_saver(saver: object, actions: object) -> None:
+    """Raises UsageError if they are not a saver, or None, and a list of actions."""
+    if saver is not None and not isinstance(saver, Saver):
+        raise UsageError(f"saver is {saver!r}: give lenet_tf.Saver(directory)")
+    if not isinstance(actions, Sequence) or any(isinstance(a, Saver) for a in actions):
+        raise UsageError(
+            f"actions is {actions!r}: give a list of actions, and a saver as saver="
+        )
 
 
 def _unescaped(key: str) -> str:

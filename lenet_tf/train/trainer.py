@@ -28,7 +28,7 @@ from lenet_tf.train.outer_loop import OuterLoop
 from lenet_tf.train.per_spec import spec_of
 from lenet_tf.train.prediction import Function
 from lenet_tf.train.rows import Rows
-from lenet_tf.train.saver import Saver
+from lenet_tf.train.saver import Saver, check_saver
 from lenet_tf.train.state import make_state
 from lenet_tf.train.step import Step, TrainStep
 from lenet_tf.train.training import Training
@@ -178,8 +178,7 @@ class Trainer:
           NonFiniteError: A loss or gradient was NaN or infinite; nothing of the inner
             loop in which that happened is saved.
         """
-        if saver is not None and not isinstance(saver, Saver):
-            raise UsageError(f"saver is {saver!r}: give lenet_tf.Saver(directory)")
+        check_saver(saver, actions)
         self.start(train)
         rows = Rows(train, epochs, steps, row_steps, row_examples)
         held_out = validation_sets(validation)

@@ -379,3 +379,84 @@ def test_a_trainer_that_is_gone_leaves_no_graph_behind(replicas: int) -> None:
         del one, model, batches
         counts.append(count_graphs())
     assert counts[3] == counts[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 1.5}, r"epochs is 1\.5: give a whole number"),
+        ({"epochs": 1, "actions": [lenet_tf.Progress]}, "objects such as Progress()"),
+        ({"epochs": 1, "actions": ["progress"]}, "actions have 'progress'"),
+        ({"epochs": 1, "actions": lenet_tf.Progress()}, "give a list of actions"),
+        ({"epochs": 1, "actions": [lenet_tf.Saver("x")]}, "a saver as saver="),
+        (
+            {"epochs": 1, "actions": [at(lambda moment: None, every_epoch())]},
+            r"returned None: give at\(when, action\)",
+        ),
+        (
+            {"epochs": 1, "actions": [lenet_tf.Progress(metrics=["los"])]},
+            "no metric 'los' to show: choose among loss, mae",
+        ),
+        (
+            {
+                "epochs": 1,
+                "validation": {"a": batches(), "a_loss": batches(), "": batches()},
+            },
+            "as ''",
+        ),
+    ],
+)
+def test_wrong_arguments_of_fit_are_one_line(options: dict, message: str) -> None:
+    with pytest.raises(lenet_tf.UsageError, match=message) as error:
+        trainer().fit(batches(), **options)
+    assert "\n" not in str(error.value)
+
+
+def test_two_metrics_of_one_name_are_refused() -> None:
+    def values(model: Line, batch: dict, training: bool) -> dict:
+        loss = forward(model, batch, training)["loss"]
+        return {"loss": loss, "b_c": loss, "c": loss}
+
+    with pytest.raises(lenet_tf.UsageError, match="two metrics are called 'val_a_b_c'"):
+        trainer(values).fit(
+            batches(), epochs=1, validation={"a": batches(), "a_b": batches()}
+        )
+
+
+def test_an_entry_that_the_data_lack_is_named() -> None:
+    def values(model: Line, batch: dict, training: bool) -> dict:
+        return {"loss": batch["target"]}
+
+    message = "no 'target' in the data, which have x, y, weight, position, seed"
+    with pytest.raises(lenet_tf.UsageError, match=message):
+        trainer(values).fit(batches(), epochs=1)
+
+
+def test_an_evaluation_that_changes_the_model_is_refused() -> None:
+    class Counting(Line):
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls = tf.Variable(0, trainable=False, name="calls")
+
+    def values(model: Counting, batch: dict, training: bool) -> dict:
+        model.calls.assign_add(1)
+        return forward(model, batch, training)
+
+    one = lenet_tf.Trainer(Counting(), lenet_tf.SGD(0.01), values)
+    one.fit(batches(), epochs=1)
+    with pytest.raises(lenet_tf.UsageError, match="forward changes calls with"):
+        one.evaluate(batches())
+
+
+def test_a_run_does_not_go_on_with_another_seed(tmp_path: pathlib.Path) -> None:
+    trainer(seed=1).fit(batches(), epochs=1, saver=lenet_tf.Saver(tmp_path))
+    with pytest.raises(lenet_tf.UsageError, match="seed of the trainer was 1 and is 2"):
+        trainer(seed=2).fit(batches(), epochs=2, saver=lenet_tf.Saver(tmp_path))
+
+
+def test_progress_shows_the_metrics_that_it_is_told() -> None:
+    lines: list[str] = []
+    trainer().fit(
+        batches(), epochs=1, actions=[lenet_tf.Progress(lines.append, metrics=["mae"])]
+    )
+    assert "mae" in lines[0] and "loss" not in lines[0]

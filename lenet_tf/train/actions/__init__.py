@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+
 from lenet_tf.errors import CheckpointError, UsageError
 from lenet_tf.train.state import ActionState, TrainState
 
@@ -70,7 +72,7 @@ When = Callable[[Moment], bool]
 
 @runtime_checkable
 class Stateful(Protocol):
-    """An action whose memory is in the checkpoints."""
+    """An action whose memory is in the checkpoints; make a new one for each run."""
 
     def state(self) -> ActionState:
         """Returns what the action remembers, as JSON values by name."""
@@ -95,7 +97,13 @@ class _At:
         self.after_save = bool(getattr(action, "after_save", False))
 
     def __call__(self, moment: Moment) -> None:
-        if self._when(moment):
+        due = self._when(moment)
+        if not isinstance(due, bool | np.bool_):
+            raise UsageError(
+                f"the condition of at() returned {due!r}: give at(when, action), of "
+                "which `when` returns True or False"
+            )
+        if due:
             self.action(moment)
 
     def close(self) -> None:
@@ -177,6 +185,11 @@ def begin(actions: Sequence[Action], state: TrainState, metrics: Sequence[str]) 
       CheckpointError: An action does not accept what it remembered.
     """
     for action in _without_when(actions):
+        if isinstance(action, type) or not callable(action):
+            raise UsageError(
+                f"actions have {action!r}: give functions of a Moment, or objects such "
+                "as Progress()"
+            )
         if isinstance(action, Checked):
             action.check(state, metrics)
     for name, remembering in stateful(actions):

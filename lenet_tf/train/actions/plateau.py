@@ -2,7 +2,7 @@
 
 optimizer = Adam(tf.Variable(1e-3))       # a variable, so that it can be changed
 trainer = Trainer(model, optimizer, forward)
-trainer.fit(batches, epochs=50, actions=[ReduceOnPlateau("val_loss", patience=3)], ...)
+trainer.fit(batches, epochs=50, actions=[ReduceOnPlateau("val_loss", rows=3)], ...)
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class ReduceOnPlateau:
     Args:
       metric: Name of the metric in the rows of the history, such as "val_loss".
       factor: Number that the rate is multiplied by, above 0 and below 1.
-      patience: Number of rows, one after the other, that are not better before the rate
-        is lowered; at least 1. By default there is a row for each epoch.
+      rows: Number of rows, one after the other, that are not better before the rate is
+        lowered; at least 1. By default there is a row for each epoch.
       mode: "max" or "min": which values are better. It must be given unless the name
         tells; see `lenet_tf.train.better_mode`.
       min_change: Number by which a value must be better than the best one to count as
@@ -48,7 +48,7 @@ class ReduceOnPlateau:
         self,
         metric: str,
         factor: float = 0.1,
-        patience: int = 10,
+        rows: int = 10,
         mode: str | None = None,
         min_change: float = 1e-4,
         cooldown: int = 0,
@@ -57,13 +57,13 @@ class ReduceOnPlateau:
     ) -> None:
         if not 0 < factor < 1:
             raise UsageError(f"factor is {factor}: it must be above 0 and below 1")
-        if patience < 1 or cooldown < 0 or not min_rate >= 0:
+        if rows < 1 or cooldown < 0 or not min_rate >= 0:
             raise UsageError(
-                f"patience is {patience}, cooldown is {cooldown}, min_rate is "
-                f"{min_rate}: patience must be at least 1, the others at least 0"
+                f"rows is {rows}, cooldown is {cooldown}, min_rate is "
+                f"{min_rate}: rows must be at least 1, the others at least 0"
             )
         self._best = BestSoFar(metric, mode, min_change)
-        self._factor, self._patience = factor, patience
+        self._factor, self._rows = factor, rows
         self._cooldown, self._min_rate, self._update = cooldown, min_rate, update
         self._cooling, self._waited = 0, 0  # rows left of the cooldown, and not better
 
@@ -93,7 +93,7 @@ class ReduceOnPlateau:
             self._waited = 0
         elif self._cooling == 0:
             self._waited += 1
-            if self._waited >= self._patience:
+            if self._waited >= self._rows:
                 self._lower(rate)
 
     def _lower(self, rate: tf.Variable) -> None:

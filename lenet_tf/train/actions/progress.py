@@ -5,12 +5,15 @@ trainer.fit(batches, epochs=3, actions=[Progress()])
 
 from __future__ import annotations
 
+import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tqdm
 
+from lenet_tf.errors import UsageError
 from lenet_tf.train.actions import Moment
+from lenet_tf.train.state import TrainState
 
 
 class Progress:
@@ -18,17 +21,37 @@ class Progress:
 
     Args:
       write: Function that is given the line.
+      metrics: Names of the metrics to show; None shows all.
     """
 
     after_save = True
 
-    def __init__(self, write: Callable[[str], None] = print) -> None:
-        self._write = write
+    def __init__(
+        self,
+        write: Callable[[str], None] = print,
+        metrics: Sequence[str] | None = None,
+    ) -> None:
+        self._write, self._metrics = write, metrics
         self._terminal = sys.stderr.isatty()
         self._bar: tqdm.tqdm | None = None
 
+    def check(self, state: TrainState, metrics: Sequence[str]) -> None:
+        """Raises UsageError if a metric to show is none of the run's."""
+        for name in self._metrics or ():
+            if name not in metrics:
+                raise UsageError(
+                    f"there is no metric {name!r} to show: choose among "
+                    f"{', '.join(metrics)}"
+                )
+
     def __call__(self, moment: Moment) -> None:
         """Moves the bar; at a row removes it and writes the line."""
+        if self._metrics is not None:
+            shown = {k: v for k, v in moment.metrics.items() if k in self._metrics}
+            row = moment.row and {
+                k: v for k, v in moment.row.items() if k in self._metrics
+            }
+            moment = dataclasses.replace(moment, metrics=shown, row=row)
         if self._terminal:
             self._move_bar(moment)
         if moment.row is not None:
