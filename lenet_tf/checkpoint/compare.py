@@ -104,7 +104,7 @@ def compare(root: tf.train.Checkpoint, reader: tf.train.CheckpointReader) -> Dif
                     here = value.dtype.name
                     there = dtypes[key].name
                     reshaped.append(f"{name} ({there}, in the program {here})")
-    missing = [name for name, v in _values_of(root).items() if id(v) not in known]
+    missing = [name for name, v in values_by_key(root).items() if id(v) not in known]
     return Difference(tuple(missing), tuple(surplus), tuple(reshaped))
 
 
@@ -132,8 +132,11 @@ def _match(root: object, nodes: Sequence[_Node]) -> dict[int, object]:
     return matched
 
 
-def _values_of(root: object) -> dict[str, object]:
-    """Returns all variables and Python states below the root, by key."""
+def values_by_key(root: object) -> dict[str, object]:
+    """Returns all variables and Python states below an object, by checkpoint key.
+
+    The key is made of the attributes that lead to a value, as in "hidden/weights".
+    """
     values: dict[str, object] = {}
     seen, queue = {id(root): root}, collections.deque([("", root)])
     while queue:

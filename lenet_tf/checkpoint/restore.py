@@ -10,6 +10,7 @@ and JSON text are read, so a checkpoint cannot execute code.
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Callable, Collection
 from typing import Literal
@@ -18,7 +19,12 @@ import tensorflow as tf
 from absl import logging
 
 from lenet_tf.checkpoint.best import BestCheckpoints
-from lenet_tf.checkpoint.compare import Difference, compare, list_names
+from lenet_tf.checkpoint.compare import (
+    Difference,
+    compare,
+    list_names,
+    values_by_key,
+)
 from lenet_tf.checkpoint.storage import (
     READ_ERRORS,
     find_damage,
@@ -31,6 +37,7 @@ from lenet_tf.optim.averaging import Average
 
 # Variable that counts calls of `tf.train.Checkpoint.save`; it is no part of a run.
 _SAVE_COUNTER = "save_counter"
+_RECORD = "record/.ATTRIBUTES/py_state"
 _AVERAGES = "average/averages/{}/.ATTRIBUTES/VARIABLE_VALUE"
 
 
@@ -139,20 +146,37 @@ def _assign_averages(model: tf.Module, path: str, required: bool) -> None:
         reader = tf.train.load_checkpoint(prefix)
         keys = map(_AVERAGES.format, range(len(reader.get_variable_to_shape_map())))
         values = [reader.get_tensor(key) for key in keys if reader.has_tensor(key)]
+        record = reader.get_tensor(_RECORD) if reader.has_tensor(_RECORD) else b"{}"
     if not values:
         if required:
             raise CheckpointError(
                 f"{path} has no averaged weights: choose weights='raw'"
             )
         return
-    variables = model.trainable_variables
+    variables = _averaged_variables(model, record)
     if [v.shape for v in variables] != [value.shape for value in values]:
         raise CheckpointError(
-            f"the averaged weights in {path} are not those of all trainable variables "
-            "of this model: choose weights='raw', or give `average`"
+            f"the averaged weights in {path} are not those of this model: choose "
+            "weights='raw', or give `average`"
         )
     for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
+        variable.assign(tf.cast(value, variable.dtype))
+
+
+def _averaged_variables(model: tf.Module, record: bytes) -> list[tf.Variable]:
+    """Returns the variables that a run has averaged, in its order.
+
+    Args:
+      model: Model.
+      record: JSON text of the run's record. Those of version 0.1 do not tell, but their
+        only order is that of the model.
+    """
+    trained = json.loads(record).get("trained")
+    if not trained:
+        return list(model.trainable_variables)
+    values = values_by_key(model)
+    keys = [key for update in trained.values() for key in update]
+    return [values[key] for key in keys if isinstance(values.get(key), tf.Variable)]
 
 
 def _restore(

@@ -35,12 +35,16 @@ class Average(tf.Module):
       UsageError: `decay` is not in (0, 1).
     """
 
+    _variables: tuple[tf.Variable, ...]
+
     def __init__(self, variables: Sequence[tf.Variable], decay: float) -> None:
         super().__init__(name="average")
         if not 0 < decay < 1:
             raise UsageError(f"ema is {decay}: the decay must be between 0 and 1")
         self.decay = decay
-        self._variables = tuple(variables)
+        # Not tracked: they are the model's, whose checkpoint keys do not depend on the
+        # order in which updates name them.
+        object.__setattr__(self, "_variables", tuple(variables))
         self.averages = [
             tf.Variable(
                 tf.cast(v, accumulation_dtype(v)),

@@ -22,8 +22,8 @@ from lenet_tf.train.finite import all_finite as all_finite
 from lenet_tf.train.gradients import mean_gradients as mean_gradients
 from lenet_tf.train.metrics import Accumulators as Accumulators
 from lenet_tf.train.metrics import weighted_sums as weighted_sums
+from lenet_tf.train.record import RunRecord as RunRecord
 from lenet_tf.train.saver import Saver as Saver
-from lenet_tf.train.state import RunRecord as RunRecord
 from lenet_tf.train.state import TrainState as TrainState
 from lenet_tf.train.step import Step as Step
 from lenet_tf.train.step import TrainStep as TrainStep

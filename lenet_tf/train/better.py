@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from lenet_tf.errors import UsageError
-from lenet_tf.train.state import ActionState
+from lenet_tf.train.record import ActionState
 
 # End of a metric's name -> which of its values are better.
 _MODES: dict[str, str] = {

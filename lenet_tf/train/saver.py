@@ -145,6 +145,7 @@ class Saver:
         restored = self._latest.restore(optional) if self._resume else None
         if restored is None:
             return None
+        state.check_order()
         for key in (key for key in restored.missing if key.startswith(_TOTALS)):
             state.metrics.begin_late(_unescaped(key.removeprefix(_TOTALS)))
         if self._writes:

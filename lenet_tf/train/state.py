@@ -8,120 +8,20 @@ All of it is saved together, so one checkpoint is enough to resume a run.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from lenet_tf.errors import UsageError
+from lenet_tf.checkpoint.compare import values_by_key
+from lenet_tf.errors import CheckpointError, UsageError
 from lenet_tf.optim.averaging import Average
 from lenet_tf.optim.loss_scale import LossScale
 from lenet_tf.train.metrics import Accumulators
+from lenet_tf.train.record import RunRecord
 from lenet_tf.train.update import Rule, Update, distinct_variables
 
-_MAY_CHANGE = ("checksum", "seed")
 OPTIMIZER = "optimizer"  # name of the only update of most runs
-
-Identity = Mapping[str, int | str | None]
-ActionState = Mapping[str, Any]  # JSON values by name
-
-
-class RunRecord(tf.train.experimental.PythonState):
-    """The part of a run that is not in variables, saved as JSON in the checkpoint.
-
-    Attributes:
-      rows: Rows of the history, usually one for each epoch: epoch, step, metrics.
-      seconds: Wall-clock seconds spent in `fit`, evaluation and saving included, also
-        by the earlier processes of a resumed run.
-      data: Identity of the training data (`Batches.identity`); None before `fit`.
-      ended: Number of steps that were asked for when an action ended the run by
-        `Enough`; None if that has not happened.
-      actions: What actions remember, by their names.
-    """
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, float]] = []
-        self.seconds = 0.0
-        self.data: Identity | None = None
-        self.ended: int | None = None
-        self.actions: dict[str, ActionState] = {}
-
-    def begin(
-        self, data: Identity, step: int, changed: bool = False
-    ) -> dict[str, int | str | None]:
-        """Records the training data, after a check that they are those of before.
-
-        Args:
-          data: Identity of the training data (`Batches.identity`).
-          step: Number of steps done.
-          changed: Whether the examples and their order may be others than before; their
-            number and the batch size may not, since they tell where an epoch ends.
-
-        Returns:
-          Description -> value, of what must be the same in all workers.
-
-        Raises:
-          UsageError: The steps so far were trained on other data.
-        """
-        before = self.data if step and self.data else {}
-        differing = [
-            f"{key} was {value} and is {data.get(key)}"
-            for key, value in before.items()
-            if data.get(key) != value and not (changed and key in _MAY_CHANGE)
-        ]
-        if differing:
-            raise UsageError(
-                f"the {step} steps so far were trained on other batches "
-                f"({', '.join(differing)}): go on with those, make another Trainer, or "
-                "pass data_changed=True if only values of examples were mended"
-            )
-        self.data = data
-        here = {f"the {key} of the training data": v for key, v in data.items()}
-        return {"the step to go on from": step, **here}
-
-    @property
-    def last_row(self) -> int:
-        """Step of the last row of the history; 0 if there is none."""
-        return int(self.rows[-1]["step"]) if self.rows else 0
-
-    def history(self) -> dict[str, list[float]]:
-        """Returns metric name -> one value per row; NaN where a row has none."""
-        names = dict.fromkeys(name for row in self.rows for name in row)
-        return {
-            name: [row.get(name, float("nan")) for row in self.rows]
-            for name in names
-            if name not in ("epoch", "step")
-        }
-
-    def serialize(self) -> str:
-        """Returns the JSON text that goes into the checkpoint."""
-        return json.dumps(
-            {
-                "rows": self.rows,
-                "seconds": self.seconds,
-                "data": self.data,
-                "ended_steps": self.ended,
-                "actions": self.actions,
-            }
-        )
-
-    def deserialize(self, string_value: bytes) -> None:
-        """Restores the attributes from what `serialize` returned.
-
-        Raises:
-          ValueError: The text is something else.
-        """
-        fields: Any = json.loads(string_value)
-        try:
-            rows = [{str(k): +v for k, v in row.items()} for row in fields["rows"]]
-            data = fields.get("data")
-            self.rows, self.seconds = rows, float(fields["seconds"])
-            self.data = None if data is None else dict(data)
-            self.ended = fields.get("ended_steps")
-            self.actions = dict(fields.get("actions", {}))
-        except (TypeError, KeyError, ValueError, AttributeError) as error:
-            raise ValueError("its record is not that of a run") from error
 
 
 @dataclasses.dataclass
@@ -171,6 +71,28 @@ class TrainState:
     def trained(self) -> tuple[tf.Variable, ...]:
         """The variables that the updates change."""
         return tuple(v for update in self.updates.values() for v in update.variables)
+
+    def check_order(self) -> None:
+        """Checks, after a restore, that slots and averages belong to their variables.
+
+        Raises:
+          CheckpointError: An update has other variables than in the checkpoint, or the
+            same ones in another order.
+        """
+        for name, now in trained_keys(self.model, self.updates).items():
+            before = self.record.trained.get(name, now)
+            if before != now:
+                raise CheckpointError(
+                    f"the variables of the update {name!r} are {', '.join(now)}, but "
+                    f"were {', '.join(before)} in the checkpoint: name them in this "
+                    "order"
+                )
+        if self.average and list(self.record.trained) != list(self.updates):
+            names = ", ".join(self.record.trained)
+            raise CheckpointError(
+                f"the updates are {', '.join(self.updates)}, but were {names} in the "
+                "checkpoint: name them in this order"
+            )
 
     def updates_done(self) -> tf.Tensor:
         """Returns the number of updates made so far, int64 scalar.
@@ -251,6 +173,8 @@ def make_state(
                 f"{variable.name} was made outside the strategy: make the model within "
                 "`with strategy.scope():`"
             )
+    record = RunRecord()
+    record.trained = trained_keys(model, updates)
     with strategy.scope():
         for update in updates.values():
             update.optimizer.build(update.variables)
@@ -260,7 +184,18 @@ def make_state(
             step=tf.Variable(0, dtype=tf.int64, trainable=False, name="step"),
             average=None if ema is None else Average(trained, ema),
             loss_scale=LossScale() if loss_scaling else None,
-            record=RunRecord(),
+            record=record,
             metrics=Accumulators({}),
             own=own,
         )
+
+
+def trained_keys(
+    model: tf.Module, updates: Mapping[str, Update]
+) -> dict[str, list[str]]:
+    """Returns update name -> keys of its variables in the model's checkpoint."""
+    keys = {id(value): key for key, value in values_by_key(model).items()}
+    return {
+        name: [keys.get(id(v), f"({v.name})") for v in update.variables]
+        for name, update in updates.items()
+    }

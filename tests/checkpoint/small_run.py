@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from lenet_tf.checkpoint.best import BestCheckpoints
 from lenet_tf.checkpoint.latest import LatestCheckpoints
-from lenet_tf.train.state import RunRecord
+from lenet_tf.train.record import RunRecord
 
 
 class Model(tf.Module):

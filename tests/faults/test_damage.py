@@ -21,7 +21,7 @@ from lenet_tf.checkpoint.best import BestCheckpoints
 from lenet_tf.checkpoint.restore import find_checkpoint
 from lenet_tf.checkpoint.storage import newest_whole
 from lenet_tf.files import write_csv
-from lenet_tf.train.state import RunRecord
+from lenet_tf.train.record import RunRecord
 
 DATA = "step-{}.data-00000-of-00001"
 STATE = {"checkpoints": "checkpoint", "best": "best.json"}

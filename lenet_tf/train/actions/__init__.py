@@ -21,7 +21,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from lenet_tf.errors import CheckpointError, UsageError
-from lenet_tf.train.state import ActionState, TrainState
+from lenet_tf.train.record import ActionState
+from lenet_tf.train.state import TrainState
 
 
 class Enough(Exception):  # noqa: N818 - nothing went wrong

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from lenet_tf.errors import UsageError
 from lenet_tf.train.actions import Enough, Moment
 from lenet_tf.train.better import BestSoFar
-from lenet_tf.train.state import ActionState, TrainState
+from lenet_tf.train.record import ActionState
+from lenet_tf.train.state import TrainState
 
 
 class Patience:

@@ -16,7 +16,8 @@ from lenet_tf.errors import UsageError
 from lenet_tf.parallel.collectives import value_of
 from lenet_tf.train.actions import Moment
 from lenet_tf.train.better import BestSoFar
-from lenet_tf.train.state import ActionState, TrainState
+from lenet_tf.train.record import ActionState
+from lenet_tf.train.state import TrainState
 
 
 class ReduceOnPlateau:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from lenet_tf.errors import UsageError
 from lenet_tf.train.actions import Enough, Moment
-from lenet_tf.train.state import ActionState, TrainState
+from lenet_tf.train.record import ActionState
+from lenet_tf.train.state import TrainState
 
 
 class StopAfter:
