@@ -45,7 +45,8 @@ def check_stream(spec: object) -> dict[str, tf.TensorSpec]:
         shapes = ", ".join(f"{k}: {_shape(e)}" for k, e in spec.items())
         raise UsageError(
             f"the dataset's elements look like batches ({shapes}): give single "
-            "examples, as dataset.unbatch() does, of shapes that do not vary"
+            "examples, as dataset.unbatch() does; if they are that, pad them to one "
+            "length"
         )
     for name, entry in spec.items():
         if not entry.shape.is_fully_defined():

@@ -8,6 +8,7 @@ has come. So it can begin at any step, also between an epoch's last step and its
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -136,6 +137,9 @@ class OuterLoop:
             state=state,
         )
         end = self._call(self._before_save, moment)
+        if isinstance(end, Enough) and row is None and step > state.record.last_row:
+            row = self._make_row()  # the last steps of a run are in its history
+            moment = dataclasses.replace(moment, row=row)
         for name, action in self._remembering.items():
             state.record.actions[name] = action.state()
         end = self._call(self._from_save, moment) or end

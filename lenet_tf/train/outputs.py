@@ -180,5 +180,5 @@ def _check_loss(loss: str, shapes: Shapes) -> None:
     if shapes[loss]:
         raise UsageError(
             f"forward returned {loss!r} of shape {shapes[loss]} per example: a loss is "
-            "one number per example, shape [batch]"
+            "one number per example, shape [batch], such as the mean over its tokens"
         )

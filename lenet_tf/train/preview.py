@@ -76,6 +76,11 @@ class Preview:
                 found.append(Write(variable, inputs))
         return found
 
+    @property
+    def variables(self) -> Sequence[tf.Variable]:
+        """The variables that the function reads or changes: the copies of replicas."""
+        return tuple(self._graph.variables)
+
     def stateful_draws(self) -> list[str]:
         """Returns the random operations that draw from a state of TensorFlow's.
 

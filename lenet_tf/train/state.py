@@ -157,6 +157,11 @@ def make_state(
             f"model is a {type(model).__name__}: it must be a tf.Module, whose "
             "variables are found and saved"
         )
+    if isinstance(optimizer, Update | list | tuple):
+        raise UsageError(
+            "optimizer is an Update or a list: give updates by name, as in "
+            "{'head': Update(model.head, Adam(1e-3))}"
+        )
     if not isinstance(optimizer, Mapping):
         updates = {OPTIMIZER: Update(model, optimizer, clip_norm=clip_norm)}
     elif clip_norm is None:

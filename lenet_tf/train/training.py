@@ -7,17 +7,25 @@ training.run(block)                          # the number of steps made
 
 from __future__ import annotations
 
+import re
+
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from lenet_tf.checkpoint.compare import values_by_key
 from lenet_tf.data.batches import Batches, Block
+from lenet_tf.errors import UsageError
 from lenet_tf.parallel.collectives import value_of
 from lenet_tf.train.failures import non_finite
 from lenet_tf.train.inner_loop import InnerLoop, steps_in, training_keys
 from lenet_tf.train.model_state import check_state
 from lenet_tf.train.outputs import Spec, preview_training
+from lenet_tf.train.preview import Preview
 from lenet_tf.train.state import TrainState
 from lenet_tf.train.step import Batch, Step
+
+_MOST_COMPARED = 4096  # numbers: larger variables take too long to look at
 
 
 class Training:
@@ -48,6 +56,7 @@ class Training:
         self._state, self._shares, self.spec = state, shares, spec
         self._replicas = strategy.num_replicas_in_sync
         self._seen, shapes = preview_training(step, state, strategy, spec)
+        self._outside = _unsaved(self._seen, state)
         draws = self._seen.stateful_draws()
         if draws:
             logging.warning(
@@ -86,6 +95,12 @@ class Training:
 
     def run(self, block: Block) -> int:
         """Trains on the batches of a block; see `Trainer.train_on`."""
+        for variable, value in self._outside:
+            if not np.array_equal(variable.numpy(), value):
+                raise UsageError(
+                    f"{_name(variable)} is read in a step and was changed, "
+                    "but is not in the checkpoints: make it an attribute of the model"
+                )
         before, steps = int(value_of(self._state.step)), steps_in(block)
         finite = self._loop.run(block)
         step = int(value_of(self._state.step))
@@ -94,3 +109,27 @@ class Training:
         if step != before + steps:
             raise RuntimeError(f"{steps} steps led from step {before} to {step}")
         return steps
+
+
+def _unsaved(seen: Preview, state: TrainState) -> list[tuple[tf.Variable, np.ndarray]]:
+    """Returns the small variables of a step that are in no checkpoint, with values.
+
+    They may be constants, but no more: a resumed run would not have their new values.
+    """
+    parts = tf.train.Checkpoint(**state.parts())
+    saved = {
+        id(copy)
+        for variable in values_by_key(parts).values()
+        for copy in (variable, *getattr(variable, "values", ()))
+    }
+    return [
+        (variable, variable.numpy())
+        for variable in seen.variables
+        if id(variable) not in saved
+        and (variable.shape.num_elements() or 0) <= _MOST_COMPARED
+    ]
+
+
+def _name(copy: tf.Variable) -> str:
+    """Returns the name of a variable, of which this may be the copy of a replica."""
+    return re.sub(r"(/replica_\d+)?:0$", "", copy.name)

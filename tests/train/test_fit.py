@@ -16,7 +16,7 @@ import tensorflow as tf
 
 import lenet_tf
 from lenet_tf.parallel import make_strategy
-from lenet_tf.train import Enough, HistoryFile, at, every_epoch
+from lenet_tf.train import Enough, HistoryFile, at, every_epoch, every_row
 from lenet_tf.train.rows import Rows
 
 
@@ -460,3 +460,56 @@ def test_progress_shows_the_metrics_that_it_is_told() -> None:
         batches(), epochs=1, actions=[lenet_tf.Progress(lines.append, metrics=["mae"])]
     )
     assert "mae" in lines[0] and "loss" not in lines[0]
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_variable_that_is_in_no_checkpoint_may_not_change(replicas: int) -> None:
+    strategy = make_strategy(replicas)
+    with strategy.scope():
+        model, factor = Line(), tf.Variable(1.0, name="factor")
+
+    def scaled(model: Line, batch: dict, training: bool) -> dict:
+        return {"loss": factor * forward(model, batch, training)["loss"]}
+
+    def change(moment: lenet_tf.Moment) -> None:
+        if moment.step == 2:
+            factor.assign(2.0)
+
+    one = lenet_tf.Trainer(
+        model, lenet_tf.SGD(0.01), scaled, strategy=strategy, steps_per_loop=1
+    )
+    one.fit(batches(), steps=2)
+    with pytest.raises(lenet_tf.UsageError, match="factor is read in a step and was"):
+        one.fit(batches(), steps=5, actions=[change, lambda moment: factor.assign(3.0)])
+
+
+def test_a_run_that_an_action_ends_in_mid_epoch_has_a_row_of_its_last_steps(
+    tmp_path: pathlib.Path,
+) -> None:
+    def enough(moment: lenet_tf.Moment) -> None:
+        if moment.step == 4:
+            raise Enough("that will do")
+
+    one, file = trainer(steps_per_loop=1), tmp_path / "history.csv"
+    saver = lenet_tf.Saver(tmp_path)
+    actions = [enough, at(every_row(), HistoryFile(file))]
+    history = one.fit(
+        batches(), epochs=3, validation=batches(), saver=saver, actions=actions
+    )
+    assert [row["step"] for row in one.record.rows] == [3, 4]
+    assert history["val_loss"][-1] == one.evaluate(batches())["loss"]
+    assert file.read_text().count("\n") == 3
+    assert (tmp_path / "best" / "step-4.index").exists()
+    again = trainer(steps_per_loop=1)
+    again.fit(batches(), epochs=3, validation=batches(), saver=lenet_tf.Saver(tmp_path))
+    assert again.record.rows == one.record.rows
+
+
+def test_an_update_without_a_name_is_refused_with_the_form() -> None:
+    model = Line()
+    for wrong in (
+        lenet_tf.Update(model, lenet_tf.SGD(0.1)),
+        [lenet_tf.Update(model, lenet_tf.SGD(0.1))],
+    ):
+        with pytest.raises(lenet_tf.UsageError, match="give updates by name"):
+            lenet_tf.Trainer(model, wrong, forward)
