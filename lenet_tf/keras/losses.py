@@ -9,7 +9,6 @@ its own value, and the trainer averages over the global batch.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
@@ -50,8 +49,9 @@ def loss(keras_loss: KerasLoss) -> PerExample:
             keras_loss = keras.losses.get(keras_loss)
         except ValueError as error:
             raise UsageError(
-                f"{keras_loss!r} is no loss of Keras: give a name such as 'mse', or a "
-                "keras.losses.Loss"
+                f"{keras_loss!r} is no loss of Keras: give a name such as 'mse', a "
+                "keras.losses.Loss, or a function such as "
+                "keras.metrics.sparse_categorical_accuracy"
             ) from error
     if isinstance(keras_loss, _COMPARING):
         raise UsageError(
@@ -59,14 +59,17 @@ def loss(keras_loss: KerasLoss) -> PerExample:
             "are divided among replicas: choose one that is computed for each example"
         )
     if isinstance(keras_loss, keras.losses.Loss):
-        whole = copy.copy(keras_loss)
-        whole.reduction = "none"
+        # Not copy.copy, by which Keras makes it anew from a configuration that may lack
+        # some of its options.
+        whole = object.__new__(type(keras_loss))
+        vars(whole).update(vars(keras_loss), reduction="none")
     elif callable(keras_loss) and not isinstance(keras_loss, keras.metrics.Metric):
         whole = LossFunctionWrapper(keras_loss, reduction="none", name="loss")
     else:
         raise UsageError(
             f"{keras_loss!r} is not computed for each example: give a function, such "
-            "as keras.metrics.sparse_categorical_accuracy, or a keras.losses.Loss"
+            "as keras.metrics.sparse_categorical_accuracy, or a keras.losses.Loss; a "
+            "model with several outputs needs a forward function of its own"
         )
 
     def per_example(y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
@@ -108,6 +111,11 @@ def forward(
       Function for a `Trainer` whose model is a `KerasModel`. The regularizers of the
       weights are in its loss.
     """
+    if metrics is not None and not isinstance(metrics, Mapping):
+        raise UsageError(
+            f"metrics is {metrics!r}: give names, as in {{'accuracy': "
+            "keras.metrics.sparse_categorical_accuracy}"
+        )
     functions = {"loss": loss(keras_loss)}
     functions |= {name: loss(metric) for name, metric in (metrics or {}).items()}
 
@@ -121,6 +129,11 @@ def forward(
             )
         inputs = batch[x] if isinstance(x, str) else [batch[name] for name in x]
         outputs = model(inputs, batch, training)
+        if not tf.is_tensor(outputs):
+            raise UsageError(
+                f"the model has several outputs, a {type(outputs).__name__}: write a "
+                "forward function for it, with a loss of each"
+            )
         values = {name: f(batch[y], outputs) for name, f in functions.items()}
         values["loss"] += tf.cast(model.penalty(), values["loss"].dtype)
         return values

@@ -124,8 +124,8 @@ class KerasModel(tf.Module):
 
     @property
     def trainable_variables(self) -> tuple[tf.Variable, ...]:
-        """The trainable variables of layers that were not frozen."""
-        return tuple(variable.value for variable in self._trained)
+        """The trainable variables of layers that are not frozen now."""
+        return tuple(v.value for v in self.keras_model.trainable_variables)
 
     def __call__(
         self, x: Tensors, batch: Batch | None = None, training: bool = False

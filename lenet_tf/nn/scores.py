@@ -78,7 +78,7 @@ def score_histogram(
 
     Args:
       score: Scores, float [B], higher for examples that are likelier positive, such as
-        a probability or a logit.
+        a probability; for logits give `low` and `high`, such as -10 and 10.
       positive: Whether the examples are positive, bool or number [B]; 0 is negative.
       bins: Number of bins of equal width.
       low: Lower end of the first bin. Scores below it are counted in the first bin.

@@ -133,7 +133,10 @@ def check_alike(strategy: tf.distribute.Strategy, values: Mapping[str, object]) 
 
 def any_worker(strategy: tf.distribute.Strategy, flag: bool) -> bool:
     """Returns in all workers whether a flag is true in one; all must call it."""
-    return sum(_sum(strategy, [flag])) > 0 if _several(strategy) else flag
+    if not _several(strategy):
+        return flag
+    # As many numbers as `together` sums, which are traced already.
+    return _sum(strategy, [int(flag)] * signal.NSIG)[0] > 0
 
 
 def same_steps(

@@ -155,7 +155,8 @@ def make_state(
     if not isinstance(model, tf.Module):
         raise UsageError(
             f"model is a {type(model).__name__}: it must be a tf.Module, whose "
-            "variables are found and saved"
+            "variables are found and saved; one of Keras is wrapped by "
+            "lenet_tf.keras.model(it)"
         )
     if isinstance(optimizer, Update | list | tuple):
         raise UsageError(

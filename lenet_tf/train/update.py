@@ -76,7 +76,7 @@ class Update:
             if not callable(getattr(optimizer, method, None)):
                 raise UsageError(
                     f"optimizer is {optimizer!r}, which has no {method}(): give one of "
-                    "lenet_tf.optim, such as Adam(1e-3)"
+                    f"lenet_tf.optim, such as Adam(1e-3){_if_keras(optimizer)}"
                 )
         try:
             inspect.signature(optimizer.apply).bind([], [], None)
@@ -84,6 +84,7 @@ class Update:
             raise UsageError(
                 f"optimizer is a {type(optimizer).__name__}, whose apply() does not "
                 "take (gradients, variables, step): give one of lenet_tf.optim"
+                f"{_if_keras(optimizer)}"
             ) from error
         self._target = target
         self.optimizer, self.loss, self.clip_norm = optimizer, loss, clip_norm
@@ -92,7 +93,8 @@ class Update:
             if not isinstance(variable, tf.Variable):
                 raise UsageError(
                     f"{getattr(variable, 'name', variable)} is a "
-                    f"{type(variable).__name__}: what is trained must be tf.Variables"
+                    f"{type(variable).__name__}: what is trained must be tf.Variables; "
+                    "a layer of Keras is wrapped by lenet_tf.keras.model(layer)"
                 )
         if not self.variables:
             name = getattr(target, "name", "the list")
@@ -151,6 +153,11 @@ def _trainable(target: Target) -> tuple[tf.Variable, ...]:
         return ()
     found = [variable for part in lists for variable in part]
     return tuple({id(variable): variable for variable in found}.values())
+
+
+def _if_keras(optimizer: object) -> str:
+    wrapped = ", or lenet_tf.keras.optimizer(it)"
+    return wrapped if type(optimizer).__module__.startswith("keras.") else ""
 
 
 def _names(variables: Sequence[tf.Variable]) -> str:

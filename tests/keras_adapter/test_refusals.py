@@ -208,3 +208,59 @@ def test_another_backend_is_refused() -> None:
     )
     assert finished.returncode == 1
     assert "set the environment variable KERAS_BACKEND=tensorflow" in finished.stderr
+
+
+def test_layers_that_are_frozen_between_two_fits_are_refused() -> None:
+    network = sequential(layers.Dense(3))
+    trainer = lenet_tf.Trainer(
+        lenet_tf.keras.model(network), lenet_tf.SGD(0.1), lenet_tf.keras.forward("mse")
+    )
+    data = {"x": np.ones([8, 4], "f"), "y": np.ones([8, 1], "f")}
+    trainer.fit(lenet_tf.Batches(data, 4), epochs=1)
+    network.layers[0].trainable = False
+    with pytest.raises(UsageError, match="when the trainer was made: make another"):
+        trainer.fit(lenet_tf.Batches(data, 4), epochs=2)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: lenet_tf.keras.forward({"a": "mse"}), "a forward function of its own"),
+        (lambda: lenet_tf.keras.forward("mse", metrics=["mae"]), "give names, as in"),
+        (
+            lambda: lenet_tf.keras.forward("accuracy"),
+            "a function such as keras.metrics",
+        ),
+        (
+            lambda: lenet_tf.Update([tf.Variable(1.0)], keras.optimizers.Adam(0.1)),
+            r"lenet_tf\.keras\.optimizer",
+        ),
+        (
+            lambda: lenet_tf.Update(layers.Dense(1, name="x"), lenet_tf.SGD(0.1)),
+            "no trainable variables",
+        ),
+        (
+            lambda: lenet_tf.Update(
+                sequential(layers.Dense(3)).trainable_variables, lenet_tf.SGD(0.1)
+            ),
+            r"lenet_tf\.keras\.model",
+        ),
+    ],
+)
+def test_what_is_not_wrapped_is_refused_with_the_wrapper(
+    make: Callable[[], object], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message) as error:
+        make()
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_of_several_outputs_needs_its_own_forward() -> None:
+    inputs = keras.Input([4])
+    network = keras.Model(inputs, [layers.Dense(1)(inputs), layers.Dense(2)(inputs)])
+    trainer = lenet_tf.Trainer(
+        lenet_tf.keras.model(network), lenet_tf.SGD(0.1), lenet_tf.keras.forward("mse")
+    )
+    data = {"x": np.ones([8, 4], "f"), "y": np.ones([8, 1], "f")}
+    with pytest.raises(UsageError, match="several outputs, a list: write a forward"):
+        trainer.fit(lenet_tf.Batches(data, 4), epochs=1)
