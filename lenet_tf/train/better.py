@@ -1,4 +1,4 @@
-"""Which values of a metric are better, and the best one so far.
+"""Whether higher or lower values of a metric are better, and the best one so far.
 
 better_mode("val_f1")                     # "max"
 best = BestSoFar("val_loss", mode=None, min_change=0.0)
@@ -26,7 +26,7 @@ _MODES: dict[str, str] = {
 
 
 def better_mode(metric: str, mode: str | None = None) -> str:
-    """Returns which values of a metric are better, "max" or "min".
+    """Returns whether higher ("max") or lower ("min") values of a metric are better.
 
     Args:
       metric: Name of the metric. If it ends in accuracy, auc, f1 or iou, higher values
@@ -34,7 +34,7 @@ def better_mode(metric: str, mode: str | None = None) -> str:
       mode: "max" or "min" for any other name; None to go by the name.
 
     Raises:
-      UsageError: The mode is another word, or it is needed and not given.
+      UsageError: The mode is unknown, or it is needed and not given.
     """
     if mode is None:
         for end, known in _MODES.items():
@@ -44,7 +44,7 @@ def better_mode(metric: str, mode: str | None = None) -> str:
         return mode
     raise UsageError(
         f"mode is {mode!r} for {metric!r}, whose name does not tell: say mode='max' if "
-        "higher values are better, mode='min' if lower ones are, or mend the name"
+        "higher values are better, mode='min' if lower ones are, or correct the name"
     )
 
 
@@ -73,7 +73,7 @@ class BestSoFar:
         self.value: float | None = None
 
     def check(self, names: Iterable[str]) -> None:
-        """Raises UsageError if the metric is not one of those with these names."""
+        """Raises UsageError if the metric is not among these names."""
         metrics = [name for name in names if name not in ("epoch", "step")]
         if self.metric not in metrics:
             raise UsageError(
@@ -82,9 +82,9 @@ class BestSoFar:
             )
 
     def update(self, row: Mapping[str, float]) -> bool:
-        """Takes in the next row; returns whether it is better than all before.
+        """Takes the next row; returns whether it is better than all before.
 
-        NaN is never better. The first number is.
+        NaN is never better. The first value that is not NaN always is.
 
         Raises:
           UsageError: The row does not have the metric.
@@ -104,14 +104,14 @@ class BestSoFar:
         return value + self._min_change < self.value
 
     def state(self) -> ActionState:
-        """Returns the best value and what it is of, as JSON values."""
+        """Returns the metric, its mode and its best value, as JSON values."""
         return {"metric": self.metric, "mode": self._mode, "best": self.value}
 
     def restore(self, state: ActionState) -> bool:
-        """Takes back what `state` returned, unless it is of another metric or mode.
+        """Restores what `state` returned, unless it is for another metric or mode.
 
         Returns:
-          Whether it was taken back.
+          Whether it was restored.
         """
         if (state["metric"], state["mode"]) != (self.metric, self._mode):
             return False

@@ -3,8 +3,8 @@
     derived = Derived({"f1": lambda values: f1(values["confusion"])})
     derived.of({"loss": 0.3, "confusion": matrix})       # {"f1": 0.93}
 
-A mean of per-batch F1 values is not the F1 of the data. So what a function gets are the
-averages and sums over *all* examples, and it is called once for each of them.
+The mean of the F1 scores of batches is not the F1 score of the data. So a function gets
+the averages and sums over *all* examples, and is called once per row or evaluation.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Score: TypeAlias = Callable[[MetricValues], float]
 
 
 class _Missing(Exception):  # noqa: N818 - found and handled here
-    """A function has asked for a metric that there is not."""
+    """A function has asked for a metric that does not exist."""
 
 
 class _Reader(dict[str, float | np.ndarray]):
@@ -35,10 +35,10 @@ class Derived:
     """Functions of a run's metrics.
 
     Args:
-      functions: Name -> function of metric name -> value: means (floats) of what is one
-        number per example, sums (float64 arrays) of what has more axes. It returns a
-        number. Where the metrics that it reads are not computed, such as those that
-        `forward` returns in evaluation only, it is left out.
+      functions: Name -> function that takes the metrics by name and returns a number.
+        A metric that is one number per example is a mean (float); one that has more
+        axes is a sum (float64 array). A function is left out where a metric that it
+        reads is not computed, such as one that `forward` returns in evaluation only.
     """
 
     def __init__(self, functions: Mapping[str, Score]) -> None:
@@ -51,7 +51,7 @@ class Derived:
         self._functions = dict(functions)
 
     def of(self, values: MetricValues) -> dict[str, float]:
-        """Returns name -> value of the functions whose metrics are there."""
+        """Returns name -> value of each function whose metrics are all in `values`."""
         results = {}
         for name, function in self._functions.items():
             try:
@@ -63,7 +63,7 @@ class Derived:
     def names(self, *metrics: Accumulators) -> list[list[str]]:
         """Finds out which functions can be computed from which metrics.
 
-        Each function is called once on made-up values, so that a wrong name is noticed
+        Each function is called on made-up values, so that a wrong name is noticed
         before the first step and not after an epoch.
 
         Args:
@@ -97,7 +97,7 @@ class Derived:
 
 
 def _missing(name: str, function: Score, metrics: Accumulators) -> str | None:
-    """Returns the name of a metric that a function reads and that is not there."""
+    """Returns the name of a missing metric that a function reads, or None."""
     values: dict[str, float | np.ndarray] = {
         key: np.ones(total.shape.as_list()) if total.shape.rank else 1.0
         for key, total in metrics.totals.items()
@@ -108,9 +108,9 @@ def _missing(name: str, function: Score, metrics: Accumulators) -> str | None:
     except _Missing as missing:
         return str(missing)
     except UsageError:
-        raise  # a wrong argument of a score, say
+        raise  # such as a wrong argument of a score
     except (ArithmeticError, ValueError):
-        return None  # the made-up values may be none that can occur
+        return None  # the made-up values may be impossible in real data
     try:
         float(result)
     except (TypeError, ValueError):

@@ -22,7 +22,7 @@ from lenet_tf.train.saver import Saver
 def saved_at_the_end(
     outer: OuterLoop, saver: Saver | None, actions: Sequence[Action]
 ) -> Iterator[None]:
-    """Context that saves what is to be kept of a run, however it ends.
+    """Context that saves a run and closes its actions, however it ends.
 
     Args:
       outer: Outer loop that runs in the context.

@@ -1,4 +1,4 @@
-"""What a trainer does with its model besides training: evaluate and predict."""
+"""Evaluation and prediction with the model of a trainer."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Inference:
         self._strategy, self._state, self._forward = strategy, state, forward
         self._seed, self._steps_per_loop = seed, steps_per_loop
         self._evaluations = PerSpec(self._make_evaluation)
-        # Of the function that was used last, so that many functions fill no memory.
+        # Only for the function that was used last: many functions would fill memory.
         self._function: Function = self._values
         self._predictions = PerSpec(self._make_prediction)
 

@@ -1,6 +1,6 @@
 """A replica's share of a batch in equal parts, one after the other.
 
-    sums = sum_over_parts(gradients_of, batch, 4)     # as gradients_of(batch)
+    sums = sum_over_parts(gradients_of, batch, 4)     # equals gradients_of(batch)
 
 Each part is a micro-batch. Only the activations of one part are in memory at a time, so
 the batch can be larger than what fits at once.
@@ -37,8 +37,8 @@ def sum_over_parts(function: Callable[[Batch], Sum], batch: Batch, parts: int) -
       The sums, in the nest that the function returns.
 
     Raises:
-      UsageError: The batch cannot be divided, or the function changes a variable or
-        communicates with other replicas, so that parts would not give the same.
+      UsageError: The batch cannot be divided; or the function changes a variable or
+        communicates with other replicas, so the parts would give another result.
     """
     check_parts(parts)
     rows = batch[WEIGHT].shape[0]
@@ -80,7 +80,7 @@ def sum_over_parts(function: Callable[[Batch], Sum], batch: Batch, parts: int) -
 
 
 def check_parts(parts: int) -> None:
-    """Raises UsageError if it is no number of parts."""
+    """Raises UsageError if `parts` is not a whole number above 0."""
     if not isinstance(parts, int) or parts < 1:
         raise UsageError(f"micro_batches is {parts!r}: give a whole number, 1 or more")
 
@@ -101,7 +101,7 @@ def check_no_writes(
     for write in seen.writes(variables):
         raise UsageError(
             f"micro_batches is {parts}, but {write.variable.name.split(':')[0]} is "
-            "changed in the forward pass, where each part would change it anew: use "
+            "changed in the forward pass, and each part would change it again: use "
             f"micro_batches=1, or {_REMEDY}"
         )
 

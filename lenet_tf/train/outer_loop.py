@@ -3,7 +3,7 @@
     OuterLoop(trainer, batches, rows, validation, actions, saver, poll).run()
 
 It keeps no state that a resumed run needs: the step and the record tell how far the run
-has come. So it can begin at any step, also between an epoch's last step and its row.
+has come. So it can begin at any step, even between an epoch's last step and its row.
 """
 
 from __future__ import annotations
@@ -56,8 +56,9 @@ class OuterLoop:
       rows: Steps at which rows of the history are due, and the run's end.
       validation: Prefix of the metrics' names -> batches to evaluate for each row.
       actions: Functions that are called in turn after each inner loop.
-      save: Function that saves the run if it is due, called after those of the actions
-        that are to be in the checkpoint; None saves nothing.
+      save: Function that saves the run if a checkpoint is due. It is called after the
+        actions whose changes are saved, and before those with `after_save`. None saves
+        nothing.
       poll: Function that is called at the start, after the actions, and between the
         inner loops of an evaluation; it ends the run by raising StopRequested.
     """
@@ -152,7 +153,7 @@ class OuterLoop:
     def _call(
         self, actions: Sequence[Action], moment: Moment
     ) -> Enough | StopRequested | None:
-        """Calls all of some actions; returns what is to be raised after the save."""
+        """Calls all actions given; returns the exception to raise after the save."""
         enough: Enough | None = None
         stop: StopRequested | None = None
         for action in actions:

@@ -1,4 +1,4 @@
-"""What is traced once for all data of the same shapes and dtypes."""
+"""Objects that are traced once for all data of the same shapes and dtypes."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def spec_of(data: Batches, shares: int) -> Spec:
     """Returns the shapes and dtypes of a block of the data.
 
     Args:
-      data: Batches.
+      data: Batches to evaluate or to train on.
       shares: Number of parts that a batch is divided into.
 
     Raises:
-      UsageError: The data are of another kind.
+      UsageError: The data are not `Batches`.
     """
     if not isinstance(data, Batches):
         raise UsageError(

@@ -1,10 +1,10 @@
-"""Predictions: a model's outputs for every example, in the examples' own order.
+"""Predictions: a model's outputs for every example, in the order of the data.
 
     prediction = Prediction(strategy, model, function, batches.spec(replicas), seed=0)
     prediction.run(batches, steps_per_loop=100, poll=lambda: None)     # [N, ...]
 
-Row i is the output for example i: padding is gone, and an example of weight 0, which
-training and evaluation replace by another one, has an output of its own.
+Row i is the output for example i, and there are no rows for padding. Training and
+evaluation replace the values of an example of weight 0; here it keeps its own.
 """
 
 from __future__ import annotations
@@ -37,10 +37,9 @@ class Prediction:
     Args:
       strategy: Strategy in whose replicas the function runs.
       model: Model that is passed to the function.
-      function: Function of the model and a replica's share of a batch, that returns a
-        tensor [B, ...] of any dtype, or a dict of such tensors. The batch is the one
-        that `forward` gets in an evaluation, but with an example's own values also
-        where its weight is 0.
+      function: Function of the model and a replica's share of a batch that returns a
+        tensor [B, ...] of any dtype, or a dict of such tensors. The batch is as in an
+        evaluation, except that examples of weight 0 have their own values.
       spec: Shapes and dtypes of a block of the data, from `Batches.spec`.
       seed: Seed of the random numbers in the function, used as in an evaluation.
 
@@ -67,14 +66,14 @@ class Prediction:
             name: tf.TensorSpec(value.shape[1:], value.dtype)
             for name, value in _checked(seen.outputs, size).items()
         }
-        # The dtypes in which outputs go to other workers; None if there are none.
+        # The dtypes in which outputs go to other workers; None without workers.
         self._gathered_as: dict[str, tf.DType] | None = None
         if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
             self._gathered_as = {
                 name: _collective_dtype(name, spec.dtype)
                 for name, spec in self._outputs.items()
             }
-        # AutoGraph would bury the one line of an error in a page of its own.
+        # AutoGraph would bury the one line of an error in a page of text.
         self._loop = tf.function(
             self._steps,
             input_signature=[dict(spec), *[tf.TensorSpec([], tf.int64)] * 2],
@@ -99,8 +98,8 @@ class Prediction:
 
         Returns:
           Array [N, ...], or name -> array [N, ...] if the function returns a dict. N is
-          the number of examples; row i belongs to example i. With several workers
-          each of them gets all rows.
+          the number of examples; row i belongs to example i. Every worker gets all
+          rows.
 
         Raises:
           UsageError: The batches are shuffled, or differ between workers.
@@ -245,7 +244,7 @@ def _check_unchanged(seen: Preview, model: tf.Module) -> None:
 
 
 def _collective_dtype(name: str, dtype: tf.DType) -> tf.DType:
-    """Returns a dtype that workers can exchange and that holds the same values."""
+    """Returns a dtype that workers can exchange and that holds all its values."""
     if dtype in (tf.float16, tf.float32, tf.float64, tf.int32, tf.int64):
         return dtype
     if dtype.is_floating:

@@ -1,4 +1,4 @@
-"""The record of a run: its history, and what else is not in variables.
+"""The record of a run: its history, and all else that is not in variables.
 
 record.rows                           # [{"epoch": 1, "step": 907, "loss": 0.3, ...}]
 
@@ -26,14 +26,14 @@ class RunRecord(tf.train.experimental.PythonState):
 
     Attributes:
       rows: Rows of the history, usually one for each epoch: epoch, step, metrics.
-      seconds: Wall-clock seconds spent in `fit`, evaluation and saving included, also
-        by the earlier processes of a resumed run.
+      seconds: Wall-clock seconds spent in `fit`, including evaluation, saving and the
+        earlier processes of a resumed run.
       data: Identity of the training data (`Batches.identity`); None before `fit`.
-      ended: Number of steps that were asked for when an action ended the run by
-        `Enough`; None if that has not happened.
+      ended: Number of steps that `fit` was asked for when an action ended the run by
+        `Enough`; None if no action has.
       actions: What actions remember, by their names.
-      trained: Update name -> keys of its variables in the model, in their order, which
-        is that of the slots; and that of the averages, one update after the other.
+      trained: Update name -> keys of its variables in the model. The slots have this
+        order, and so do the averages, one update after the other.
     """
 
     def __init__(self) -> None:
@@ -47,16 +47,16 @@ class RunRecord(tf.train.experimental.PythonState):
     def begin(
         self, data: Identity, step: int, changed: bool = False
     ) -> dict[str, int | str | None]:
-        """Records the training data, after a check that they are those of before.
+        """Records the training data, after a check that they are the same as before.
 
         Args:
           data: Identity of the training data (`Batches.identity`).
           step: Number of steps done.
-          changed: Whether the examples and their order may be others than before; their
-            number and the batch size may not, since they tell where an epoch ends.
+          changed: Whether the examples and their order may differ from before. Their
+            number and the batch size may not, since they decide where an epoch ends.
 
         Returns:
-          Description -> value, of what must be the same in all workers.
+          Description -> value of everything that must be the same in all workers.
 
         Raises:
           UsageError: The steps so far were trained on other data.
@@ -71,7 +71,7 @@ class RunRecord(tf.train.experimental.PythonState):
             raise UsageError(
                 f"the {step} steps so far were trained on other batches "
                 f"({', '.join(differing)}): go on with those, make another Trainer, or "
-                "pass data_changed=True if only values of examples were mended"
+                "pass data_changed=True if only values of examples were corrected"
             )
         self.data = data
         here = {f"the {key} of the training data": v for key, v in data.items()}
@@ -108,7 +108,7 @@ class RunRecord(tf.train.experimental.PythonState):
         """Restores the attributes from what `serialize` returned.
 
         Raises:
-          ValueError: The text is something else.
+          ValueError: The text is not the record of a run.
         """
         fields: Any = json.loads(string_value)
         try:

@@ -5,8 +5,8 @@
     rows.next_after(700)                  # 1000
     rows.is_due(1000, last=500)           # True
 
-All of it is computed from the step, so a resumed run makes the rows of a run that was
-never stopped.
+Everything is computed from the step, so a resumed run makes the same rows as one that
+was never stopped.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Rows:
       train: Batches to train on.
       epochs: Total number of epochs of the run, or None.
       steps: Total number of steps of the run, or None. If both are given, the run ends
-        at what comes first.
+        at whichever comes first.
       row_steps: Number of steps between two rows, or None.
       row_examples: Number of examples between two rows, or None. A row is made after
         the first batch that reaches a multiple of it. Without `row_steps` and
@@ -66,7 +66,7 @@ class Rows:
         self._train, self._steps, self._examples = train, row_steps, row_examples
 
     def next_after(self, step: int) -> int:
-        """Returns the first step after `step` that has a row, were the run endless."""
+        """Returns the first step after `step` that has a row if the run goes on."""
         if self._steps is not None:
             return (step // self._steps + 1) * self._steps
         if self._examples is None:
@@ -88,7 +88,7 @@ class Rows:
         return epochs * self._train.examples + left * self._train.batch_size
 
     def cut(self, blocks: Iterable[Block], start: int) -> Iterator[Block]:
-        """Divides blocks that would go past a row, and ends them at the run's end.
+        """Divides blocks that go past a row, and ends them at the run's end.
 
         Args:
           blocks: Blocks of consecutive batches.

@@ -81,7 +81,7 @@ class Training:
         return self._loop.traces
 
     def check(self, train: Batches) -> None:
-        """Raises UsageError if the model's own state would silently be wrong."""
+        """Raises UsageError if the model's own state would silently become wrong."""
         for update in self._state.updates.values():
             update.check_unchanged()
         rows, epoch = train.rows(self._shares), train.steps_per_epoch * train.batch_size
@@ -114,7 +114,7 @@ class Training:
 def _unsaved(seen: Preview, state: TrainState) -> list[tuple[tf.Variable, np.ndarray]]:
     """Returns the small variables of a step that are in no checkpoint, with values.
 
-    They may be constants, but no more: a resumed run would not have their new values.
+    They must stay constant: a resumed run would not have their new values.
     """
     parts = tf.train.Checkpoint(**state.parts())
     saved = {
@@ -131,5 +131,5 @@ def _unsaved(seen: Preview, state: TrainState) -> list[tuple[tf.Variable, np.nda
 
 
 def _name(copy: tf.Variable) -> str:
-    """Returns the name of a variable, of which this may be the copy of a replica."""
+    """Returns the name of a variable, given it or its copy on a replica."""
     return re.sub(r"(/replica_\d+)?:0$", "", copy.name)

@@ -18,7 +18,7 @@ def validation_sets(
         "val_<name>"; or None.
 
     Raises:
-      UsageError: A value is of another kind, or a name is empty.
+      UsageError: A value is not `Batches`, or a name is empty.
     """
     if validation is None:
         return {}
@@ -33,7 +33,7 @@ def validation_sets(
 
 
 def check_distinct(names: Sequence[str]) -> None:
-    """Raises UsageError if two metrics of a row have one name."""
+    """Raises UsageError if two metrics of a row have the same name."""
     twice = [name for i, name in enumerate(names) if name in names[:i]]
     if twice:
         raise UsageError(

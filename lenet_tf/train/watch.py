@@ -1,9 +1,9 @@
-"""More metrics of a step, on demand: norms of gradients and updates, learning rates.
+"""Optional metrics of a step: norms of gradients and updates, learning rates.
 
     trainer = Trainer(model, Adam(1e-3), forward, watch=["gradient_norm"])
     trainer.fit(batches, epochs=3)["gradient_norm"]     # means over an epoch's steps
 
-A step counts in the mean by the sum of its batch's weights, as it does for the loss.
+As for the loss, a step is weighted in the mean by the sum of its batch's weights.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ class HasRate(Protocol):
 class StepWatch:
     """The metrics that are watched in the default step.
 
-    With one update they have these names. With several, each update has its own, with
-    its name in front, such as `critic_gradient_norm`.
+    With one update the metrics have the names below. With several, each update has its
+    own metrics, with its name in front, such as `critic_gradient_norm`.
 
     Args:
       watch: Names of the metrics, among
         - "gradient_norm": the global norm of the update's gradient, before clipping;
         - "update_norm": the global norm of the change of the update's variables;
         - "learning_rate": the learning rate that the optimizer uses in the step.
-        A step that loss scaling skips has norms of 0, and the rate that it would have
-        used.
+        In a step that loss scaling skips, the norms are 0, and the learning rate is
+        the one that it would have used.
 
     Raises:
-      UsageError: A name is another one.
+      UsageError: A name is none of these.
     """
 
     def __init__(self, watch: Sequence[str] = ()) -> None:
@@ -81,7 +81,7 @@ class StepWatch:
         finite: tf.Tensor,
         step: tf.Tensor,
     ) -> Watched:
-        """Notes what must be known before the variables change.
+        """Records what can only be measured before the variables change.
 
         Args:
           updates: Updates by name.
@@ -112,8 +112,8 @@ class Watched:
 
     Attributes:
       values: Metric name -> value, scalar.
-      before: Metric name -> variables whose change it is the norm of, and their values
-        before the change.
+      before: Name of an update norm -> pairs of a variable and its value before the
+        change.
     """
 
     values: Sums

@@ -2,13 +2,14 @@
 
     trainer.fit(batches, epochs=3, actions=[at(every_epoch(), print_line)])
 
-An action is a function of a `Moment`. *What* it does and *when* it runs are separate:
-`at(when, action)` joins the two. Actions are called in turn before the run is saved, so
-that what they change is in the checkpoint. An action whose attribute `after_save` is
-true, such as one that reports, is called after the run is saved.
+An action is a function of a `Moment`. `at(when, action)` adds a condition that says
+*when* it is called. Actions are called in turn before the run is saved, so that their
+changes are in the checkpoint. An action whose attribute `after_save` is true, such as
+one that reports, is called after the run is saved.
 
-An action that remembers something has two more methods, and is then resumed exactly:
-`state()` returns it as JSON values, and `restore(state)` takes it back (`Stateful`).
+An action that remembers something is resumed exactly if it has two more methods:
+`state()` returns its memory as JSON values, and `restore(state)` restores it; see
+`Stateful`.
 """
 
 from __future__ import annotations
@@ -42,14 +43,14 @@ class Moment:
 
     Attributes:
       step: Number of global batches trained on so far.
-      loop_steps: Number of them in the inner loop that has just ended.
+      loop_steps: Number of steps in the inner loop that has just ended.
       steps: Total number of steps of the run.
       epoch: Epoch of the last batch, counted from 1.
       epochs: Total number of epochs of the run, the last of which may be cut short.
       steps_per_epoch: Number of batches in an epoch.
       examples_per_second: Speed of the inner loops since the last row.
-      seconds: Wall-clock seconds in `fit`, earlier processes of the run included.
-      row: Row of the history that was just made, as at the end of an epoch; else None.
+      seconds: Wall-clock seconds in `fit`, including earlier processes of the run.
+      row: Row of the history that was just made, such as that of an epoch; else None.
       metrics: Training metrics since the last row, name -> mean.
       state: State of the run: model, optimizers, record.
     """
@@ -79,15 +80,15 @@ class Stateful(Protocol):
         """Returns what the action remembers, as JSON values by name."""
 
     def restore(self, state: ActionState) -> None:
-        """Takes back what `state` returned, when a run goes on."""
+        """Restores what `state` returned, when a run is resumed."""
 
 
 @runtime_checkable
 class Checked(Protocol):
-    """An action that can tell before the first step that it will not work."""
+    """An action that can check before the first step whether it will work."""
 
     def check(self, state: TrainState, metrics: Sequence[str]) -> None:
-        """Raises UsageError, given the run's state and the metrics of its rows."""
+        """Raises UsageError if it cannot work with this state and these metrics."""
 
 
 class _At:
@@ -101,8 +102,8 @@ class _At:
         due = self._when(moment)
         if not isinstance(due, bool | np.bool_):
             raise UsageError(
-                f"the condition of at() returned {due!r}: give at(when, action), of "
-                "which `when` returns True or False"
+                f"the condition of at() returned {due!r}: give at(when, action) a "
+                "function `when` that returns True or False"
             )
         if due:
             self.action(moment)
@@ -154,7 +155,7 @@ def every_seconds(seconds: float) -> When:
 def in_order(
     actions: Sequence[Action], save: Action | None
 ) -> tuple[list[Action], list[Action]]:
-    """Divides actions into those to call before `save`, and `save` with the others."""
+    """Returns the actions to call before the save, and `save` followed by the rest."""
     late = [action for action in actions if getattr(action, "after_save", False)]
     early = [action for action in actions if action not in late]
     return early, [*([save] if save else []), *late]
@@ -163,7 +164,7 @@ def in_order(
 def stateful(actions: Sequence[Action]) -> Iterator[tuple[str, Stateful]]:
     """Yields the name and the action of those that remember something.
 
-    The name is that of the class, and from the second of a class on its number too.
+    The name is that of the class. From its second action on, a number follows.
     """
     count: dict[str, int] = {}
     for action in _without_when(actions):
@@ -174,16 +175,16 @@ def stateful(actions: Sequence[Action]) -> Iterator[tuple[str, Stateful]]:
 
 
 def begin(actions: Sequence[Action], state: TrainState, metrics: Sequence[str]) -> None:
-    """Checks actions, and gives them back what they remembered in a resumed run.
+    """Checks actions, and in a resumed run restores what they remembered.
 
     Args:
-      actions: Actions of the run; those that are new start afresh.
-      state: State of the run, restored.
+      actions: Actions of the run. New ones have nothing to restore.
+      state: State of the run, already restored.
       metrics: Names of the metrics that the rows of the history will have.
 
     Raises:
       UsageError: An action cannot work in this run.
-      CheckpointError: An action does not accept what it remembered.
+      CheckpointError: An action cannot restore what the checkpoint holds for it.
     """
     for action in _without_when(actions):
         if isinstance(action, type) or not callable(action):
@@ -213,7 +214,7 @@ def _without_when(actions: Sequence[Action]) -> Iterator[Action]:
 
 
 def close(actions: Sequence[Action]) -> None:
-    """Calls `close` of the actions that have it; to be done however a run ends."""
+    """Calls `close` of the actions that have it; needed however a run ends."""
     for action in actions:
         ending = getattr(action, "close", None)
         if ending is not None:

@@ -14,12 +14,12 @@ from lenet_tf.train.actions import Moment
 class HistoryFile:
     """Writes all rows of the run at each call.
 
+    The rows come from the record in the checkpoint, so a resumed run neither loses nor
+    repeats a row. Rows hold no times, so the file of a resumed run has the same bytes
+    as that of an uninterrupted one.
+
     Args:
       path: Path of the file; its folder is made if it is missing.
-
-    The rows come from the record in the checkpoint, so a resumed run neither loses one
-    nor writes one twice. They hold no times, so the file of a resumed run has the same
-    bytes as that of an uninterrupted one.
     """
 
     after_save = True

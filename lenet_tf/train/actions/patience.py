@@ -15,21 +15,21 @@ from lenet_tf.train.state import TrainState
 
 
 class Patience:
-    """Raises `Enough` when a metric has not become better for some rows in a row.
+    """Raises `Enough` when a metric has not improved for `rows` consecutive rows.
 
     It decides as `keras.callbacks.EarlyStopping` does, except that NaN is never better,
     not even in the first row. The weights stay those of the last step; those of the
     best row are kept by `Saver(best=...)`.
 
-    What it remembers is in the checkpoints. A run that goes on after this end, because
-    it is asked for more epochs, has as many more rows to become better.
+    Its memory is in the checkpoints. If the run is later asked for more epochs, the
+    count starts again: it has `rows` more rows to improve.
 
     Args:
       metric: Name of the metric in the rows of the history, such as "val_loss".
-      rows: Number of rows that need not be better, one after the other; at least 1. By
-        default there is a row for each epoch.
-      mode: "max" or "min": which values are better. It must be given unless the name
-        tells; see `lenet_tf.train.better_mode`.
+      rows: Number of consecutive rows without improvement that end the run, at least 1.
+        By default there is a row for each epoch.
+      mode: "max" if higher values are better, "min" if lower ones are. It can be left
+        out if the name tells; see `lenet_tf.train.better_mode`.
       min_change: Number by which a value must be better than the best one to count as
         better, at least 0.
 
@@ -54,10 +54,10 @@ class Patience:
         self._best.check(metrics)
 
     def __call__(self, moment: Moment) -> None:
-        """Looks at the row, if there is one.
+        """Checks the row, if there is one.
 
         Raises:
-          Enough: The metric has not become better for long enough.
+          Enough: The metric has not improved for `rows` rows.
           UsageError: The row does not have the metric.
         """
         if moment.row is None:
@@ -75,6 +75,6 @@ class Patience:
         return {**self._best.state(), "waited": self._waited}
 
     def restore(self, state: ActionState) -> None:
-        """Takes back what `state` returned; what was of another metric is forgotten."""
+        """Restores what `state` returned, unless it is for another metric."""
         if self._best.restore(state):
             self._waited = int(state["waited"])

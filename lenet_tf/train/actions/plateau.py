@@ -21,19 +21,19 @@ from lenet_tf.train.state import TrainState
 
 
 class ReduceOnPlateau:
-    """Multiplies the learning rate by a factor when a metric is on a plateau.
+    """Multiplies the learning rate by a factor when a metric stops getting better.
 
     It decides as `keras.callbacks.ReduceLROnPlateau` does, except that NaN is never
-    better, not even in the first row. The rate is a `tf.Variable` of the optimizer, so
-    it is in the checkpoints, as is what this action remembers.
+    better, not even in the first row. The rate is a `tf.Variable` of the optimizer. It
+    is in the checkpoints, and so is the memory of this action.
 
     Args:
       metric: Name of the metric in the rows of the history, such as "val_loss".
       factor: Number that the rate is multiplied by, above 0 and below 1.
-      rows: Number of rows, one after the other, that are not better before the rate is
-        lowered; at least 1. By default there is a row for each epoch.
-      mode: "max" or "min": which values are better. It must be given unless the name
-        tells; see `lenet_tf.train.better_mode`.
+      rows: Number of consecutive rows without improvement after which the rate is
+        lowered, at least 1. By default there is a row for each epoch.
+      mode: "max" if higher values are better, "min" if lower ones are. It can be left
+        out if the name tells; see `lenet_tf.train.better_mode`.
       min_change: Number by which a value must be better than the best one to count as
         better, at least 0.
       cooldown: Number of rows after a reduction that are not counted.
@@ -66,10 +66,10 @@ class ReduceOnPlateau:
         self._best = BestSoFar(metric, mode, min_change)
         self._factor, self._rows = factor, rows
         self._cooldown, self._min_rate, self._update = cooldown, min_rate, update
-        self._cooling, self._waited = 0, 0  # rows left of the cooldown, and not better
+        self._cooling, self._waited = 0, 0  # rows left to cool; rows not better
 
     def check(self, state: TrainState, metrics: Sequence[str]) -> None:
-        """Checks that the metric is there, and that the rate can be changed.
+        """Checks that the metric exists, and that the rate can be changed.
 
         Raises:
           UsageError: There is no such metric or update, or the rate is not a variable.
@@ -78,7 +78,7 @@ class ReduceOnPlateau:
         self._rate(state)
 
     def __call__(self, moment: Moment) -> None:
-        """Looks at the row, if there is one, and lowers the rate if it is time.
+        """Checks the row, if there is one, and lowers the rate if it is due.
 
         Raises:
           UsageError: As `check`.
@@ -115,7 +115,7 @@ class ReduceOnPlateau:
         names = list(state.updates)
         if self._update is None and len(names) > 1:
             raise UsageError(
-                f"update is None, and there are several: give one of {', '.join(names)}"
+                f"update is None, but there are several: give one of {', '.join(names)}"
             )
         name = names[0] if self._update is None else self._update
         if name not in names:
@@ -135,6 +135,6 @@ class ReduceOnPlateau:
         return {**self._best.state(), **counters}
 
     def restore(self, state: ActionState) -> None:
-        """Takes back what `state` returned; what was of another metric is forgotten."""
+        """Restores what `state` returned, unless it is for another metric."""
         if self._best.restore(state):
             self._waited, self._cooling = int(state["waited"]), int(state["cooling"])

@@ -20,7 +20,7 @@ class Progress:
     """Prints a line for each row, and on a terminal shows a bar of the epoch's steps.
 
     Args:
-      write: Function that is given the line.
+      write: Function that is called with each line.
       metrics: Names of the metrics to show; None shows all.
     """
 
@@ -36,7 +36,7 @@ class Progress:
         self._bar: tqdm.tqdm | None = None
 
     def check(self, state: TrainState, metrics: Sequence[str]) -> None:
-        """Raises UsageError if a metric to show is none of the run's."""
+        """Raises UsageError if the run does not have a metric to show."""
         for name in self._metrics or ():
             if name not in metrics:
                 raise UsageError(
@@ -105,5 +105,5 @@ def epoch_line(moment: Moment) -> str:
 
 
 def _short(value: float) -> str:
-    """Returns four decimals; of a small number, such as a rate, three digits."""
+    """Returns four decimals, or three digits of a number below 0.001."""
     return f"{value:.3g}" if 0 < abs(value) < 1e-3 else f"{value:.4f}"

@@ -14,10 +14,10 @@ from lenet_tf.train.state import TrainState
 
 
 class StopAfter:
-    """Raises `Enough` when a run has taken so much time, looking after each inner loop.
+    """Raises `Enough` after the inner loop in which a run's time is up.
 
-    The time is that spent in `fit`, evaluation and saving included, by all processes of
-    the run together. A run that it has ended goes on when it is given more time.
+    The time is that spent in `fit`, including evaluation, saving and the earlier
+    processes of a resumed run. A run that it has ended goes on when given more time.
 
     Args:
       seconds: Wall-clock seconds, above 0.
@@ -32,7 +32,7 @@ class StopAfter:
         self._seconds, self._ended = seconds, False
 
     def check(self, state: TrainState, metrics: Sequence[str]) -> None:
-        """Lets a run go on that was ended when it had been given less time."""
+        """Lets a run go on if a shorter time limit ended it."""
         record = state.record
         ended = record.actions.get(type(self).__name__, {}).get("ended")
         if ended and record.seconds < self._seconds:
@@ -51,5 +51,5 @@ class StopAfter:
         return {"ended": self._ended}
 
     def restore(self, state: ActionState) -> None:
-        """Takes back what `state` returned."""
+        """Restores what `state` returned."""
         self._ended = bool(state["ended"])
