@@ -4,11 +4,10 @@
     noise = normal(batch, [84], salt=2)       # [B, 84], mean 0 and variance 1
 
 No generator keeps a state, so a run that is resumed, or has another number of replicas,
-draws the same numbers. The trainer adds to each batch what they are computed from:
-`position` int32 [B] and `seed` int64 [2]. In training they are the place of each
-example in the global batch, and the run's seed and the step. In an evaluation they are
-the place among all examples, and a seed that does not change, so that the size of the
-batches does not matter.
+draws the same numbers. They are computed from two entries that the trainer adds to each
+batch. `position`, int32 [B], is each example's place in the global batch, and `seed`,
+int64 [2], holds the run's seed and the step. In an evaluation, `position` is the place
+among all examples and `seed` is constant, so that the batch size does not matter.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ def uniform(
     Args:
       batch: Batch with `position` and `seed`, as the trainer gives it.
       shape: Shape of one example's numbers.
-      salt: Integer of your choice, different for each call in a step: two calls with
-        the same salt draw the same numbers.
+      salt: Integer, different for each call in a step: two calls with the same salt
+        draw the same numbers.
 
     Returns:
       float32 [B, *shape].
@@ -66,9 +65,9 @@ def uniform(
 def _rows_of_table(
     seed: tf.Tensor, first: tf.Tensor, rows: tf.Tensor, shape: Sequence[int]
 ) -> tf.Tensor:
-    """Returns rows of the table that `tf.random.stateless_uniform` would draw from 0.
+    """Returns some rows of the table that `tf.random.stateless_uniform` would draw.
 
-    Philox makes four numbers for each value of a counter, so it can begin anywhere.
+    Philox makes four numbers for each value of a counter, so it can begin at any row.
     """
     size = math.prod(shape)
     start = tf.cast(first, tf.int64) * size
@@ -87,8 +86,8 @@ def normal(
 ) -> tf.Tensor:
     """Draws numbers from N(0, 1) for each example; see `uniform`.
 
-    They are the quantiles of uniform numbers in the middle of 2**23 equal parts of
-    (0, 1), so none is beyond 5.3 standard deviations.
+    They are quantiles of the normal distribution at the midpoints of 2**23 equal parts
+    of (0, 1), so none is beyond 5.3 standard deviations.
     """
     return tf.math.ndtri(uniform(batch, shape, salt=salt) + 2.0**-24)
 
@@ -98,20 +97,20 @@ def dropout(
 ) -> tf.Tensor:
     """Sets each number to zero with probability `rate`, and scales the others up.
 
-    For training only. Source: Srivastava et al., "Dropout", JMLR 2014, section 10, in
-    the form that scales in training.
+    Call it in training only. Source: Srivastava et al., "Dropout", JMLR 2014, section
+    10, in the form that scales in training.
 
     Args:
       batch: Batch with `position` and `seed`, as the trainer gives it.
       x: Features, float [B, ...].
       rate: Probability, in [0, 1).
-      salt: Integer of your choice, different for each call in a step; see `uniform`.
+      salt: Integer, different for each call in a step; see `uniform`.
 
     Returns:
       Tensor of x's shape and dtype.
 
     Raises:
-      UsageError: `rate` is out of its range, or the batch has no `position` or `seed`.
+      UsageError: `rate` is not in [0, 1), or the batch has no `position` or `seed`.
     """
     if not 0 <= rate < 1:
         raise UsageError(f"the rate of dropout is {rate}: it must be in [0, 1)")

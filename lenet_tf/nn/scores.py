@@ -11,9 +11,9 @@
     trainer = Trainer(model, Adam(1e-3), forward, derived=derived)
 
 The mean of the F1 scores of batches is not the F1 score of the data. So there are two
-kinds of functions here: TensorFlow functions that give an array for each example, which
-the trainer sums, and NumPy functions that compute a score from the sum. What the data
-leave undefined, such as 0 / 0, is NaN.
+kinds of functions here: TensorFlow functions that return an array for each example,
+which the trainer sums, and NumPy functions that compute a score from the sum. A score
+that is undefined for the data, such as 0 / 0, is NaN.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def pixel_confusion(
 ) -> tf.Tensor:
     """Counts an example's pixels in the cells of a confusion matrix.
 
-    It is for images [B, H, W, ...], for sequences [B, T, ...], or any other places that
-    have a label each. If the model predicts classes instead of logits, give
-    `tf.one_hot(classes, C)`.
+    It is for the pixels of images [B, H, W], the tokens of sequences [B, T], or any
+    other places that have a label each. If the model predicts classes instead of
+    logits, give `tf.one_hot(classes, C)`.
 
     Args:
       logits: Logits, float [B, ..., C].
@@ -74,11 +74,12 @@ def score_histogram(
     low: float = 0.0,
     high: float = 1.0,
 ) -> tf.Tensor:
-    """Marks the bin of each example's score, apart for negatives and positives.
+    """Marks the bin of each example's score, separately for negatives and positives.
 
     Args:
-      score: Scores, float [B], higher for examples that are likelier positive, such as
-        a probability; for logits give `low` and `high`, such as -10 and 10.
+      score: Scores, float [B], such as probabilities: a higher score means that the
+        example is more likely positive. For logits give `low` and `high`, such as -10
+        and 10.
       positive: Whether the examples are positive, bool or number [B]; 0 is negative.
       bins: Number of bins of equal width.
       low: Lower end of the first bin. Scores below it are counted in the first bin.
@@ -123,7 +124,7 @@ def f1(matrix: np.ndarray, average: str = "macro") -> float:
       The score, in [0, 1]; NaN if it is 0 / 0.
 
     Raises:
-      UsageError: `average` is another word, or the matrix has not the right shape.
+      UsageError: `average` is unknown, or the matrix has the wrong shape.
     """
     hits, labels, predictions = _counts(matrix)
     if average == "macro":
@@ -142,15 +143,16 @@ def f1(matrix: np.ndarray, average: str = "macro") -> float:
 def iou(matrix: np.ndarray) -> float:
     """Computes the mean intersection over union of the classes.
 
-    The intersection of a class is its hits, the union all places that have it as their
-    label or as their prediction. As in Keras, classes without a union are left out.
+    The intersection of a class is its hits. Its union is all places that have it as
+    their label or as their prediction. As in Keras, classes with an empty union are
+    left out.
 
     Args:
       matrix: Confusion matrix [C, C], at [label, predicted class]; see
         `pixel_confusion`.
 
     Returns:
-      The mean, in [0, 1]; NaN if no class has a union.
+      The mean, in [0, 1]; NaN if all unions are empty.
 
     Raises:
       UsageError: The matrix is not square.
@@ -164,8 +166,8 @@ def auc(histogram: np.ndarray) -> float:
 
     It is the probability that a positive example has a higher score than a negative one
     (Fawcett, "An introduction to ROC analysis", 2006, section 7). A pair of examples in
-    the same bin counts as half, so the result is as far as `auc_error` from the area
-    for the scores themselves at the most.
+    the same bin counts as half, so the result differs from the area for the scores
+    themselves by at most `auc_error`.
 
     Args:
       histogram: Sum of `score_histogram`, [2, bins].
@@ -185,9 +187,9 @@ def auc(histogram: np.ndarray) -> float:
 def auc_error(histogram: np.ndarray) -> float:
     """Computes how far `auc` can be from the area for the scores themselves.
 
-    It is half the share of the pairs of a positive and a negative example that are in
-    the same bin. If it is too large, take more bins, or `low` and `high` closer to the
-    scores.
+    Of all pairs of a positive and a negative example, it is half the share that are in
+    the same bin. If it is too large, use more bins, or set `low` and `high` closer to
+    the range of the scores.
 
     Args:
       histogram: Sum of `score_histogram`, [2, bins].
@@ -206,14 +208,14 @@ def auc_error(histogram: np.ndarray) -> float:
 def perplexity(loss: float | np.ndarray, count: float | np.ndarray = 1.0) -> float:
     """Computes exp(loss / count), the perplexity of a model of sequences.
 
-    If sequences differ in length, a mean over sequences is not one over tokens. Let
-    `forward` return the sum over each sequence's tokens and their number, with an axis
-    more so that they are summed, `nll` and `tokens` [B, 1]; then the perplexity is
-    `perplexity(values["nll"], values["tokens"])`.
+    If sequences differ in length, a mean over sequences is not a mean over tokens. Let
+    `forward` return, for each sequence, the summed loss of its tokens and their number,
+    as `nll` and `tokens`. The shape [B, 1] makes the trainer sum them. The perplexity
+    is then `perplexity(values["nll"], values["tokens"])`.
 
     Args:
-      loss: Mean loss of a token in nats; or the sum over tokens, float or [1].
-      count: Number of tokens of the sum, float or [1]; 1 for a mean.
+      loss: Mean loss per token in nats; or its sum over tokens, float or [1].
+      count: Number of tokens in the sum, float or [1]; 1 for a mean.
 
     Returns:
       The perplexity; infinity if it is too large for float64, NaN if `count` is 0.

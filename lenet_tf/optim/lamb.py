@@ -1,4 +1,4 @@
-"""LAMB: Adam whose step is, in each variable, in proportion to the variable's norm.
+"""LAMB: Adam whose step in each variable is in proportion to the variable's norm.
 
 optimizer = LAMB(2e-3, weight_decay=0.01)
 """
@@ -43,7 +43,7 @@ def lamb_update(
       state: Parameter w and moments before the step, float of any shape.
       gradient: Gradient at the parameter, of its shape.
       step: Number of steps that were taken before this one.
-      learning_rate: Learning rate: the norm of the step, as a share of the parameter's.
+      learning_rate: Learning rate, the norm of the step relative to the parameter's.
       weight_decay: Factor of the decay.
       beta_1: Decay of the first moment.
       beta_2: Decay of the second moment.
@@ -67,10 +67,10 @@ def lamb_update(
 class LAMB(Optimizer):
     """LAMB; see `lamb_update`.
 
-    Variables of two or more axes (matrices, kernels) decay; biases do not. The decay is
-    part of r, so that it changes |r|, as in the paper. Keras takes it off the weights
-    before the step instead. Without decay both do the same, but for the default of
-    epsilon, which is 1e-7 in Keras.
+    Only variables of two or more axes (matrices, kernels) decay, not biases. The decay
+    is part of r, so it changes |r|, as in the paper. Keras instead subtracts it from
+    the weights before the step. Without decay both are the same, except for the default
+    of epsilon, which is 1e-7 in Keras.
 
     Args:
       learning_rate: Learning rate; see `Optimizer`.

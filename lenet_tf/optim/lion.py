@@ -1,4 +1,4 @@
-"""Lion: steps of one size, along the sign of a mean of the gradients.
+"""Lion: steps of the same size in every entry, by the sign of a mean gradient.
 
 optimizer = Lion(1e-4, weight_decay=0.01)
 """
@@ -41,7 +41,7 @@ def lion_update(
       parameter: Parameter w before the step, float of any shape.
       m: Mean m of the gradients before the step, of the parameter's shape.
       gradient: Gradient g at w, of the parameter's shape.
-      learning_rate: Learning rate: how far every entry moves.
+      learning_rate: Learning rate, the distance that every entry moves.
       weight_decay: Factor of the decay.
       beta_1: Share of the mean in the direction of the step.
       beta_2: Share of the mean that a step keeps.
@@ -62,8 +62,8 @@ class Lion(Optimizer):
     The paper advises a learning rate 3 to 10 times smaller than that for AdamW, and a
     decay larger by the same factor.
 
-    Variables of two or more axes (matrices, kernels) decay; biases do not. In Keras all
-    decay.
+    Only variables of two or more axes (matrices, kernels) decay, not biases. In Keras
+    all variables decay.
 
     Args:
       learning_rate: Learning rate; see `Optimizer`.

@@ -27,8 +27,8 @@ def orthogonalized(matrix: tf.Tensor, iterations: int = 5) -> tf.Tensor:
     X <- a * X + b * (X X') X + c * (X X')^2 X, from the matrix divided by its norm.
 
     Source: Jordan et al., "Muon: an optimizer for hidden layers in neural networks",
-    2024, https://kellerjordan.github.io/posts/muon/. Its coefficients let the singular
-    values end between 0.7 and 1.2 instead of at 1, for the sake of few iterations.
+    2024, https://kellerjordan.github.io/posts/muon/. With its coefficients a few
+    iterations are enough, but the singular values end between 0.7 and 1.2, not at 1.
 
     Args:
       matrix: Matrix of static shape, float [N, M].
@@ -60,9 +60,9 @@ def muon_update(
     u <- momentum * u + g; O <- orthogonalized(g + momentum * u);
     w <- w - rate * (0.2 * sqrt(max(N, M)) * O + decay * w), for a matrix [N, M].
 
-    Source: Jordan et al., see `orthogonalized`, with Nesterov's momentum. The factor of
-    O, which gives a step the size of one of Adam, and the decay: Liu et al., "Muon is
-    scalable for LLM training", 2025, section 2.2.
+    Source: Jordan et al., see `orthogonalized`, with Nesterov's momentum. The decay and
+    the factor of O, which makes steps about as large as Adam's, are from Liu et al.,
+    "Muon is scalable for LLM training", 2025, section 2.2.
 
     Args:
       parameter: Parameter w before the step, float of two or more static axes; the last
@@ -90,11 +90,11 @@ class Muon(Optimizer):
     """Muon for variables of two or more axes, see `muon_update`; Adam for all others.
 
     The kernel of a convolution [k, l, inputs, outputs] counts as a matrix
-    [k * l * inputs, outputs]. (Keras gives kernels to Adam.) Matrices decay, and what
-    Adam updates does not.
+    [k * l * inputs, outputs]; Keras updates such kernels with Adam. Variables that Adam
+    updates do not decay.
 
-    The authors use Adam for embeddings and for the output layer too. Name those in
-    another update:
+    The authors use Adam for embeddings and the output layer too. Put those into another
+    update:
 
         updates = {
             "hidden": Update(model.hidden, Muon(1e-3)),
