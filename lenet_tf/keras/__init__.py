@@ -1,6 +1,6 @@
 """Models, optimizers and losses of Keras 3, on the TensorFlow backend."""
 
-import lenet_tf.keras.backend  # noqa: F401 - the first, as it may refuse
+import lenet_tf.keras.backend  # noqa: F401 - first: it may refuse
 from lenet_tf.keras.losses import forward as forward
 from lenet_tf.keras.losses import loss as loss
 from lenet_tf.keras.models import KerasModel as KerasModel

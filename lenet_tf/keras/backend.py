@@ -8,7 +8,7 @@ from lenet_tf.errors import UsageError
 
 
 def _backend() -> str:
-    # The variable first: without the packages of that backend, the import fails.
+    # The variable is read first: without that backend's packages the import fails.
     if "KERAS_BACKEND" in os.environ:
         return os.environ["KERAS_BACKEND"]
     import keras

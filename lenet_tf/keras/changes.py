@@ -1,10 +1,10 @@
-"""What a call of a Keras model would change: made if it is exact, refused otherwise.
+"""The changes that a call of a Keras model makes: kept if exact, refused otherwise.
 
     with keras.StatelessScope(collect_losses=True) as scope:
         outputs = keras_model(x, training=True)        # changes nothing, but records it
     make_changes(scope, layers, all_reduced, training=True)
 
-The trainer judges the variables of a user's own layers, as in any other model.
+Variables of a user's own layers are checked by the trainer, as in any other model.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def make_changes(
       training: Whether the call was for training.
 
     Raises:
-      UsageError: Random numbers were drawn from a generator with a state, or a variable
-        was changed outside of training, or one that is in none of the layers.
+      UsageError: Random numbers were drawn from a generator with a state, a variable
+        was changed outside of training, or a changed variable is in none of the layers.
     """
     changed = dict(scope.state_mapping)
     for layer in layers:
@@ -55,7 +55,7 @@ def make_changes(
         if not training:
             raise UsageError(
                 f"{variable.path} is changed outside of training: make its layer "
-                "stateless, or do it `if training` only"
+                "stateless, or change it only `if training`"
             )
         combined = variable.value.aggregation in _COMBINED
         if combined and id(variable) not in all_reduced:
@@ -81,7 +81,7 @@ def check_losses(scope: keras.StatelessScope, model: keras.Layer) -> None:
 
 
 def make_copies_alike(variables: Sequence[keras.Variable]) -> None:
-    """Gives all replicas the first one's values: Keras's `fit` leaves them apart."""
+    """Copies the first replica's values to all: after Keras's `fit` they may differ."""
     for variable in variables:
         first, *others = getattr(variable.value, "values", (variable.value,))
         for other in others:

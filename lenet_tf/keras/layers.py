@@ -4,10 +4,10 @@
     with on_batch(batch):                 # ... but only here
         logits = keras_model(images, training=True)
 
-`BatchNormalization` takes its moments over the examples of the global batch that have a
-weight above 0. Layers such as `Dropout` draw numbers that depend on the seed, the step
-and the example only. Elsewhere, as in Keras's own `fit`, the layers are Keras's. Their
-class, configuration and weights stay as they are, and so does how they are saved.
+`BatchNormalization` computes its moments from the examples of the global batch whose
+weight is above 0. Layers such as `Dropout` draw numbers that depend only on the seed,
+the step and the example. Outside of `on_batch`, as in Keras's own `fit`, the layers
+compute as usual. Their class, configuration, weights and saved form do not change.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from lenet_tf.parallel.collectives import all_reduce_sum
 
 Batch = Mapping[str, tf.Tensor]
 
-_FIRST_SALT = 0x6B657261  # far from those that people choose: "kera"
+_FIRST_SALT = 0x6B657261  # "kera": far from the salts that users choose
 
 # The batch that a model is computed on, and the graph in which that happens.
 _current: contextvars.ContextVar[tuple[Batch, tf.Graph] | None] = (
@@ -49,7 +49,7 @@ def on_batch(batch: Batch | None) -> Iterator[None]:
 
 
 def make_exact(layers: Sequence[keras.Layer]) -> None:
-    """Makes those layers exact that can be, within `on_batch`."""
+    """Makes the layers exact within `on_batch`, where there is a rule for them."""
     for layer in layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             _replace(layer, "_moments", _moments)
@@ -59,7 +59,7 @@ def make_exact(layers: Sequence[keras.Layer]) -> None:
 
 
 def _replace(layer: keras.Layer, method: str, rule: Callable[..., object]) -> None:
-    """Puts a rule in place of a method of this one layer, unless it is there."""
+    """Replaces a method of this one layer by a rule, unless that was done before."""
     original = getattr(layer, method)
     if method in vars(layer):
         return

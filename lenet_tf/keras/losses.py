@@ -3,7 +3,7 @@
     loss = lenet_tf.keras.loss("mse")
     loss(y_true, y_pred)                  # [B]
 
-Keras averages over what one replica sees, padding included. Here every example keeps
+Keras averages over the rows of one replica, padding included. Here every example keeps
 its own value, and the trainer averages over the global batch.
 """
 
@@ -28,21 +28,21 @@ _COMPARING = getattr(keras.losses, "Circle", ())  # none in the oldest Keras
 
 
 def loss(keras_loss: KerasLoss) -> PerExample:
-    """Makes a function of targets and predictions to per-example losses.
+    """Makes a function from targets and predictions to per-example losses.
 
     Args:
       keras_loss: Object such as `keras.losses.MeanSquaredError()`, whose `reduction` is
-        ignored; a function (y_true, y_pred) -> [B, ...], which functions of
-        `keras.metrics` are too; or a name that `keras.losses.get` knows.
+        ignored; a function (y_true, y_pred) -> [B, ...], such as those of
+        `keras.metrics`; or a name that `keras.losses.get` knows.
 
     Returns:
       Function (y_true, y_pred) -> float [B]. It computes in the dtype of the Keras
-      object, by default float32, also for predictions in half precision. Where the
-      loss has more axes, such as one for pixels, an example's loss is the mean over
-      them; if the prediction has a mask of Keras, over the places that it keeps.
+      object, by default float32, also for predictions in half precision. If the loss
+      has more axes, such as one for pixels, an example's loss is the mean over them. If
+      the prediction has a Keras mask, the mean is over the unmasked places.
 
     Raises:
-      UsageError: The loss is unknown, or not one of each example.
+      UsageError: The loss is unknown, or is not computed for each example.
     """
     if isinstance(keras_loss, str):
         try:
@@ -55,8 +55,8 @@ def loss(keras_loss: KerasLoss) -> PerExample:
             ) from error
     if isinstance(keras_loss, _COMPARING):
         raise UsageError(
-            "the loss Circle compares the examples of a batch with each other, which "
-            "are divided among replicas: choose one that is computed for each example"
+            "the loss Circle compares the examples of a batch with each other, but "
+            "replicas divide them: choose a loss that is computed for each example"
         )
     if isinstance(keras_loss, keras.losses.Loss):
         # Not copy.copy, by which Keras makes it anew from a configuration that may lack
@@ -102,14 +102,14 @@ def forward(
 
     Args:
       keras_loss: Loss; see `loss`.
-      x: Name of the batch's entry that is the model's input; or names, for a model that
-        takes a list.
+      x: Name of the batch entry that is the model's input; or a list of names, for a
+        model that takes a list.
       y: Name of the entry with the targets.
       metrics: Name -> function or loss, as for `loss`.
 
     Returns:
-      Function for a `Trainer` whose model is a `KerasModel`. The regularizers of the
-      weights are in its loss.
+      Function for a `Trainer` whose model is a `KerasModel`. Its loss includes the
+      regularizers of the weights.
     """
     if metrics is not None and not isinstance(metrics, Mapping):
         raise UsageError(

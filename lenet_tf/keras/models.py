@@ -6,8 +6,8 @@
     model(x, batch, training)             # in forward
     model(x)                              # inference, as in an export
 
-What the layers would change in a call (moving averages, seeds) is recorded first, by
-Keras's own `StatelessScope`, and then made or refused; see `changes`.
+Keras's `StatelessScope` records what the layers change in a call, such as moving
+averages and seeds. The changes are then made or refused; see `changes`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def model(keras_model: keras.Layer) -> KerasModel:
         variables exist, made in `strategy.scope()`.
 
     Raises:
-      UsageError: It is none, has no variables yet, or has a part that cannot be exact.
+      UsageError: It is not a Keras model or layer, has no variables yet, or has a part
+        that cannot be exact.
     """
     return KerasModel(keras_model)
 
@@ -48,8 +49,8 @@ def model(keras_model: keras.Layer) -> KerasModel:
 class KerasModel(tf.Module):
     """A Keras model or layer, trained by a `Trainer`.
 
-    Wrap it after its layers were frozen (`layer.trainable = False`): the variables that
-    are trained are found once.
+    Freeze layers (`layer.trainable = False`) before it is wrapped: the trained
+    variables are found only once.
 
     Args:
       keras_model: See `model`.
@@ -57,10 +58,10 @@ class KerasModel(tf.Module):
     Attributes:
       keras_model: As given. It shares its variables with this object, so its `save` and
         `get_weights` work on the trained weights.
-      weights: Name -> each variable, for checkpoints.
+      weights: Name in checkpoints -> variable.
     """
 
-    # Or a module that holds this one would find, and train, what is frozen.
+    # Otherwise a module that holds this one would find and train frozen variables.
     _TF_MODULE_IGNORED_PROPERTIES = frozenset(
         ("weights", *tf.Module._TF_MODULE_IGNORED_PROPERTIES)
     )
@@ -134,7 +135,7 @@ class KerasModel(tf.Module):
 
         Args:
           x: What the Keras model takes: a tensor, a list or a dict of them.
-          batch: Batch that x is from; it must be given in training.
+          batch: Batch that x is from; required in training.
           training: Whether the call is for training.
 
         Returns:
@@ -162,7 +163,7 @@ class KerasModel(tf.Module):
     def penalty(self) -> tf.Tensor:
         """Returns the sum of the regularizers of all trained weights, float32 scalar.
 
-        It belongs into each example's loss: `{"loss": loss + model.penalty()}`.
+        Add it to the loss of each example: `{"loss": loss + model.penalty()}`.
         """
         self._penalty_is_used = True
         terms = [tf.cast(v.regularizer(v.value), tf.float32) for v in self._penalized]
@@ -206,13 +207,13 @@ class KerasModel(tf.Module):
 
 
 def _without_page(error: BaseException) -> BaseException:
-    """Returns an error as a layer raised it: Keras makes a page of its one line."""
+    """Returns the error that a layer raised: Keras adds a page of text to its line."""
     while isinstance(error.__context__, UsageError):
         error = error.__context__
     return error
 
 
 def _set_untracked(owner: tf.Module, **values: object) -> None:
-    """Sets attributes that are not in checkpoints, whose keys are ours alone."""
+    """Sets attributes that are not tracked, so that they add no keys to checkpoints."""
     for name, value in values.items():
         object.__setattr__(owner, name, value)

@@ -4,8 +4,8 @@
     trainer = lenet_tf.Trainer(model, optimizer, forward, strategy=strategy)
 
 Gradients are those of the whole global batch, and every replica makes the same update
-of its own copies. So Keras's optimizer need not know of replicas: it computes new
-values from old ones (`stateless_apply`), which are then assigned.
+of its own copies. So Keras's optimizer need not know about replicas: it computes new
+values from old ones (`stateless_apply`), and the new values are then assigned.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ _REFUSED = {
     "loss_scale_factor": "give the Trainer loss_scaling=True",
 }
 _REFUSED_KINDS = {
-    "MultiOptimizer": "holds several: give the Trainer name -> lenet_tf.Update",
+    "MultiOptimizer": "holds several: give the Trainer a dict, name -> lenet_tf.Update",
     "ScheduleFreeAdamW": (
-        "reads its momentum after changing it on TensorFlow, so it is not what its "
-        "formula says: take AdamW"
+        "reads its momentum after changing it on TensorFlow, so it does not compute "
+        "its formula: use AdamW"
     ),
 }
 
 
 def optimizer(keras_optimizer: keras.optimizers.Optimizer) -> KerasOptimizer:
-    """Makes an optimizer for a `Trainer` or `Update` of one of Keras.
+    """Makes an optimizer for a `Trainer` or `Update` from an optimizer of Keras.
 
     Args:
       keras_optimizer: Optimizer that has not been used yet.
 
     Raises:
-      UsageError: It is none, has its slots already, or has an option that does not work
-        here.
+      UsageError: It is not an optimizer of Keras, has its slots already, or has an
+        option that does not work here.
     """
     return KerasOptimizer(keras_optimizer)
 
@@ -53,8 +53,8 @@ def optimizer(keras_optimizer: keras.optimizers.Optimizer) -> KerasOptimizer:
 class KerasOptimizer(tf.Module):
     """An optimizer of Keras; its options mean what they mean in Keras.
 
-    Set the learning rate at any time by `keras_optimizer.learning_rate = 0.01`; it is
-    in checkpoints. A schedule gets the number of updates, `iterations`, from the run.
+    Set the learning rate at any time by `keras_optimizer.learning_rate = 0.01`. It is
+    in the checkpoints. A schedule gets the number of updates from the run.
 
     Args:
       keras_optimizer: See `optimizer`.
@@ -76,7 +76,7 @@ class KerasOptimizer(tf.Module):
         keras_optimizer.__class__ = type(
             kind.__name__, (kind, _OfOneReplica), {"__module__": kind.__module__}
         )
-        # Not tracked: the keys of checkpoints are ours.
+        # Not tracked, so that it adds no keys to checkpoints.
         object.__setattr__(self, "keras_optimizer", keras_optimizer)
         self.learning_rate: tf.Variable | None = None
         self.slots: list[tf.Variable] = []
@@ -148,9 +148,9 @@ class KerasOptimizer(tf.Module):
 
 
 class _OfOneReplica(TFOptimizer):
-    """The methods that Keras has for all backends, in place of TensorFlow's.
+    """The methods that Keras has for all backends, instead of those for TensorFlow.
 
-    TensorFlow's would add up the gradients of all replicas once more.
+    Those for TensorFlow would add up the gradients of all replicas once more.
     """
 
     assign = BaseOptimizer.assign

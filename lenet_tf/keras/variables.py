@@ -1,7 +1,8 @@
 """The `tf.Variable`s that Keras's variables hold, and their names in checkpoints.
 
-A Keras variable holds a `tf.Variable` as `value`. A trainer works with the latter only,
-and here is the way back: an optimizer of Keras needs names and constraints.
+A Keras variable holds a `tf.Variable` as `value`, and a trainer sees only the latter.
+This module finds the Keras variable again, whose name and constraint an optimizer of
+Keras needs.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ _HOLDERS: weakref.WeakValueDictionary[int, keras.Variable] = (
 
 
 class _Holder(keras.Variable):
-    """Keras variable of a `tf.Variable` that Keras has not made, without a copy."""
+    """Keras variable that holds, without a copy, a `tf.Variable` made elsewhere."""
 
     def _initialize(self, value: tf.Variable) -> None:
         self._value = value
 
 
 def remember(variables: Sequence[keras.Variable]) -> None:
-    """Lets `keras_variable` return these variables for their values."""
+    """Lets `keras_variable` find these variables by the `tf.Variable`s they hold."""
     for variable in variables:
         _HOLDERS[id(variable.value)] = variable
 
@@ -44,9 +45,9 @@ def keras_variable(variable: tf.Variable) -> keras.Variable:
 def checkpoint_keys(variables: Sequence[keras.Variable]) -> list[str]:
     """Returns a name for each variable that is the same in every process.
 
-    Keras counts its layers through the whole process: `dense`, `dense_1`, `dense_2` ...
-    Here they are counted anew in each model, in the order of its variables, so the
-    kernel of its second `Dense` is `dense_1:kernel`, whatever was built before.
+    Keras counts layers over the whole process: `dense`, `dense_1`, `dense_2` ... Here
+    they are counted within each model, in the order of its variables. So the kernel of
+    its second `Dense` is `dense_1:kernel`, whatever was built before.
     """
     keys: list[str] = []
     numbers: dict[tuple[str, str], dict[str, int]] = {}
