@@ -5,6 +5,7 @@ from . import nn as nn
 from . import optim as optim
 from . import parallel as parallel
 from . import train as train
+from .checkpoint import load_weights as load_weights
 from .data import Batches as Batches
 from .data import load as load
 from .data import prepare as prepare

@@ -9,3 +9,5 @@ from lenet_tf.checkpoint.restore import restore_model as restore_model
 from lenet_tf.checkpoint.storage import find_damage as find_damage
 from lenet_tf.checkpoint.storage import list_checkpoints as list_checkpoints
 from lenet_tf.checkpoint.storage import newest_whole as newest_whole
+from lenet_tf.checkpoint.warm_start import Loaded as Loaded
+from lenet_tf.checkpoint.warm_start import load_weights as load_weights

@@ -77,12 +77,8 @@ def compare(root: tf.train.Checkpoint, reader: tf.train.CheckpointReader) -> Dif
     Raises:
       CheckpointError: The checkpoint was not written by `tf.train.Checkpoint`.
     """
-    if not reader.has_tensor(_GRAPH_KEY):
-        raise CheckpointError("it was not written by tf.train.Checkpoint")
-    nodes = trackable_object_graph_pb2.TrackableObjectGraph.FromString(
-        reader.get_tensor(_GRAPH_KEY)
-    ).nodes
-    matched = _match(root, nodes)
+    nodes = object_graph(reader)
+    matched = match(root, nodes)
     # Slot variables of TensorFlow's older optimizers are listed apart from children.
     # TensorFlow itself checks them.
     slots = {s.slot_variable_node_id for node in nodes for s in node.slot_variables}
@@ -113,15 +109,47 @@ class _Child(Protocol):
     node_id: int
 
 
-class _Node(Protocol):
+class _Attribute(Protocol):
+    checkpoint_key: str
+
+
+class _Slot(Protocol):
+    slot_variable_node_id: int
+
+
+class Node(Protocol):
     """A message of TensorFlow's trackable_object_graph.proto."""
 
     children: Sequence[_Child]
+    attributes: Sequence[_Attribute]
+    slot_variables: Sequence[_Slot]
 
 
-def _match(root: object, nodes: Sequence[_Node]) -> dict[int, object]:
-    """Returns index in the checkpoint's object graph -> object of the program."""
-    matched, queue = {0: root}, collections.deque([0])
+def object_graph(reader: tf.train.CheckpointReader) -> Sequence[Node]:
+    """Returns the objects of a checkpoint, the root first.
+
+    Raises:
+      CheckpointError: The checkpoint was not written by `tf.train.Checkpoint`.
+    """
+    if not reader.has_tensor(_GRAPH_KEY):
+        raise CheckpointError("it was not written by tf.train.Checkpoint")
+    return trackable_object_graph_pb2.TrackableObjectGraph.FromString(
+        reader.get_tensor(_GRAPH_KEY)
+    ).nodes
+
+
+def match(root: object, nodes: Sequence[Node], start: int = 0) -> dict[int, object]:
+    """Matches the objects below `root` with those of a checkpoint by attribute names.
+
+    Args:
+      root: Object of the program.
+      nodes: Objects of the checkpoint.
+      start: Index of the object in the checkpoint that `root` stands for.
+
+    Returns:
+      Index in `nodes` -> object of the program.
+    """
+    matched, queue = {start: root}, collections.deque([start])
     while queue:
         index = queue.popleft()
         children = tf.train.TrackableView.children(matched[index])

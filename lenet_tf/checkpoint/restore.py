@@ -37,8 +37,8 @@ from lenet_tf.optim.averaging import Average
 
 # Variable that counts calls of `tf.train.Checkpoint.save`; it is no part of a run.
 _SAVE_COUNTER = "save_counter"
-_RECORD = "record/.ATTRIBUTES/py_state"
-_AVERAGES = "average/averages/{}/.ATTRIBUTES/VARIABLE_VALUE"
+RECORD = "record/.ATTRIBUTES/py_state"
+AVERAGES = "average/averages/{}/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,9 +144,9 @@ def _assign_averages(model: tf.Module, path: str, required: bool) -> None:
     """Gives a model the averaged weights of a checkpoint that has them."""
     with readable_prefix(path) as prefix:
         reader = tf.train.load_checkpoint(prefix)
-        keys = map(_AVERAGES.format, range(len(reader.get_variable_to_shape_map())))
+        keys = map(AVERAGES.format, range(len(reader.get_variable_to_shape_map())))
         values = [reader.get_tensor(key) for key in keys if reader.has_tensor(key)]
-        record = reader.get_tensor(_RECORD) if reader.has_tensor(_RECORD) else b"{}"
+        record = reader.get_tensor(RECORD) if reader.has_tensor(RECORD) else b"{}"
     if not values:
         if required:
             raise CheckpointError(
