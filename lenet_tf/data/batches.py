@@ -20,9 +20,11 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from lenet_tf.data.element_spec import WEIGHT as WEIGHT
+from lenet_tf.data.opening import SourceLike, open_source
+from lenet_tf.data.random_access import RandomAccessSource, Transform
 from lenet_tf.data.sources import PADDING as PADDING
 from lenet_tf.data.sources import Block as Block
-from lenet_tf.data.sources import IndexedSource, SourceLike, StreamSource, open_source
+from lenet_tf.data.sources import IndexedSource, StreamSource
 from lenet_tf.errors import UsageError
 
 BLOCK_BYTES = 64 * 2**20
@@ -35,15 +37,22 @@ class Batches:
 
     Args:
       source: Source of the examples, one of
-        - a dict of arrays [N, ...], kept in memory; shuffled when `seed` is given;
+        - a dict of arrays [N, ...], kept in memory, but read row by row if one of
+          them is an np.memmap or `transform` is given;
+        - an object whose `__getitem__(i)` returns example i, a dict or tuple of arrays,
+          numbers or strings, and whose `__len__` their number. It is called from
+          several threads at once;
         - a `tf.data.Dataset` of dicts, each a single example. A run resumes exactly
           only if the order is the same at each iteration;
         - a function from the epoch (int, from 0) to such a dataset, for an order that
           changes from epoch to epoch.
         An optional entry `weight` holds each example's weight, one number.
       batch_size: Number of examples in a global batch, over all replicas.
-      seed: Seed for shuffling arrays, an int64; None keeps their order.
+      seed: Seed for shuffling what is not a dataset, an int64; None keeps its order.
       examples: Number of elements in a dataset, needed if its cardinality is unknown.
+      transform: Function from one example to a dict, applied in several threads when
+        the example is read; not for a dataset, which has `map`. It must return the same
+        at each call, so what is random belongs into the model.
 
     Attributes:
       examples: Number of examples in an epoch.
@@ -54,7 +63,7 @@ class Batches:
       UsageError: The source is of another kind, has no examples or none of positive
         weight, its entries cannot be batched, its length is unknown or differs from
         `examples`, `batch_size` is below 1 or far above the number of examples, or
-        `seed` is not an int64 or is given with a dataset.
+        `seed` is not an int64, or it or `transform` is given with a dataset.
     """
 
     def __init__(
@@ -64,6 +73,7 @@ class Batches:
         *,
         seed: int | None = None,
         examples: int | None = None,
+        transform: Transform | None = None,
     ) -> None:
         if not isinstance(batch_size, int) or batch_size < 1:
             raise UsageError(
@@ -71,7 +81,7 @@ class Batches:
             )
         if seed is not None and not -(2**63) <= seed < 2**63:
             raise UsageError(f"seed is {seed}: it must fit into 64 bits, with its sign")
-        self._source = open_source(source, seed, examples)
+        self._source = open_source(source, seed, examples, transform)
         self.examples: int = self._source.examples
         self.batch_size = int(batch_size)
         self.seed = None if seed is None else int(seed)
@@ -109,8 +119,8 @@ class Batches:
 
         Returns:
           `examples`, `batch_size`, `seed`, and `checksum`: a CRC-32 of the names,
-          dtypes, shapes and contents of arrays, and of the names, dtypes and shapes of
-          a dataset's elements, whose contents are not read.
+          dtypes, shapes and contents of arrays in memory, and of the names, dtypes and
+          shapes of other examples, whose contents are not read.
         """
         return {
             "examples": self.examples,
@@ -149,6 +159,7 @@ class Batches:
 
         Raises:
           UsageError: An epoch of a dataset does not have `examples` elements.
+          DataError: An example cannot be read, or is not like the first.
         """
         rows = self.rows(replicas)
         fitting = max_bytes // max(1, rows * self._bytes_per_example())
@@ -156,9 +167,17 @@ class Batches:
         epoch, first = divmod(start_step, self.steps_per_epoch)
         if not isinstance(self._source, StreamSource):
             count = max(0, (_FOR_EVER if epochs is None else epochs) - epoch)
-            yield from self._indexed_blocks(
-                epoch, first, rows, steps, count, as_given=as_given
-            )
+            try:
+                yield from self._indexed_blocks(
+                    epoch, first, rows, steps, count, as_given=as_given
+                )
+            except tf.errors.OpError as error:
+                if not isinstance(self._source, RandomAccessSource):
+                    raise
+                failure = self._source.explain(error)
+                if failure is None:
+                    raise
+                raise failure from failure.__cause__
             return
         while epochs is None or epoch < epochs:
             batches = self._source.batches(

@@ -1,14 +1,13 @@
 """Sources of examples: arrays in memory, or a `tf.data.Dataset`.
 
-    source = open_source({"image": images, "label": labels})
+    source = ArraySource({"image": images, "label": labels})
     source.examples                          # N
     source.spec["image"]                     # TensorSpec([28, 28, 1], tf.uint8)
     source.gather(tf.constant([[3, 1]]))     # {"image": [1, 2, 28, 28, 1], ...}
 
 There are two kinds of source. An `IndexedSource` returns examples by their indices, so
 `Batches` chooses the order. A `StreamSource` is read from its start, in its own order.
-A new kind of storage that can read row i implements `IndexedSource` and gets a line in
-`open_source`.
+`open_source` chooses one for the data that a user gives.
 
 Every block from a source has an entry `weight`. A row of weight 0 is either padding or
 an example that the user has given that weight. In both cases the row holds a copy of
@@ -21,7 +20,7 @@ from __future__ import annotations
 import functools
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -33,10 +32,9 @@ Block = dict[str, tf.Tensor]
 Spec = dict[str, tf.TensorSpec]
 Arrays = Mapping[str, np.ndarray]
 Streams = Callable[[int], tf.data.Dataset]
-SourceLike: TypeAlias = Arrays | tf.data.Dataset | Streams
 
 PADDING = -1  # stands in the place of an example's index
-_ALL_WEIGHTS_0 = "every example has weight 0: give at least one a weight above 0"
+ALL_WEIGHTS_0 = "every example has weight 0: give at least one a weight above 0"
 
 
 class Source(Protocol):
@@ -108,7 +106,7 @@ class ArraySource:
                 )
             positive = own_weights > 0
             if not positive.any():
-                raise UsageError(_ALL_WEIGHTS_0)
+                raise UsageError(ALL_WEIGHTS_0)
             self._stand_in = int(positive.argmax())
 
     def gather(self, index: tf.Tensor, as_given: bool = False) -> Block:
@@ -125,7 +123,7 @@ class ArraySource:
     @functools.cached_property
     def checksum(self) -> int:
         """CRC-32 of the arrays' names, dtypes, shapes and contents."""
-        crc = _spec_checksum(self.spec)
+        crc = spec_checksum(self.spec)
         for name in sorted(self._arrays):
             values = self._arrays[name].numpy().reshape(-1)
             if values.dtype == object:  # strings
@@ -211,40 +209,12 @@ class StreamSource:
         positive = self._streams(0).filter(lambda e: tf.cast(e[WEIGHT], tf.float32) > 0)
         for example in positive.take(1):
             return dict(example)
-        raise UsageError(_ALL_WEIGHTS_0)
+        raise UsageError(ALL_WEIGHTS_0)
 
     @property
     def checksum(self) -> int:
         """CRC-32 of the elements' names, dtypes and shapes."""
-        return _spec_checksum(self.spec)
-
-
-def open_source(
-    data: SourceLike, seed: int | None = None, examples: int | None = None
-) -> ArraySource | StreamSource:
-    """Returns the source for data of any kind that `Batches` accepts.
-
-    Raises:
-      UsageError: The data is of another kind, or does not go with `seed` or `examples`.
-    """
-    if isinstance(data, Mapping):
-        source = ArraySource(data)
-        if examples not in (None, source.examples):
-            raise UsageError(
-                f"examples is {examples}, but the arrays have {source.examples}"
-            )
-        return source
-    if not callable(data) and not isinstance(data, tf.data.Dataset):
-        raise UsageError(
-            f"the source is a {type(data).__name__}: give a dict of arrays, a "
-            "tf.data.Dataset of dicts, or a function of the epoch that returns one"
-        )
-    if seed is not None:
-        raise UsageError(
-            "seed was given with a tf.data.Dataset, which has its own order: "
-            "shuffle in the dataset, or pass a function of the epoch"
-        )
-    return StreamSource(data if callable(data) else lambda epoch: data, examples)
+        return spec_checksum(self.spec)
 
 
 def _resident(name: str, values: np.ndarray) -> tf.Tensor:
@@ -284,6 +254,7 @@ def _column(values: tf.Tensor, rank: int) -> tf.Tensor:
     return tf.reshape(values, [-1] + [1] * (rank - 1))
 
 
-def _spec_checksum(spec: Spec) -> int:
+def spec_checksum(spec: Spec) -> int:
+    """Returns a CRC-32 of the names, dtypes and shapes of entries."""
     entries = sorted((k, s.dtype.name, s.shape.as_list()) for k, s in spec.items())
     return zlib.crc32(repr(entries).encode())
