@@ -138,6 +138,7 @@ class Batches:
         epochs: int | None = None,
         max_bytes: int = BLOCK_BYTES,
         as_given: bool = False,
+        part: tuple[int, int] = (0, 1),
     ) -> Iterator[Block]:
         """Yields the blocks from `start_step` on.
 
@@ -153,23 +154,29 @@ class Batches:
             About four blocks are in memory at a time, so that the next ones are ready.
           as_given: Whether examples of weight 0 keep their own values, as predictions
             need it. By default they are replaced, like padding, by another example.
+          part: Part of each batch to yield: (i, n) for part i, from 0, of n parts of
+            equal size, in the order of the rows. Of arrays and of examples read one by
+            one, no others are read. `replicas` must be a multiple of n.
 
         Yields:
-          Dicts of tensors [steps, rows, ...], `weight` among them.
+          Dicts of tensors [steps, rows / n, ...], `weight` among them.
 
         Raises:
           UsageError: An epoch of a dataset does not have `examples` elements.
           DataError: An example cannot be read, or is not like the first.
         """
         rows = self.rows(replicas)
-        fitting = max_bytes // max(1, rows * self._bytes_per_example())
+        own = slice(*(rows * i // part[1] for i in (part[0], part[0] + 1)))
+        fitting = max_bytes // max(
+            1, (own.stop - own.start) * self._bytes_per_example()
+        )
         steps = max(1, min(steps_per_loop, self.steps_per_epoch, fitting))
         epoch, first = divmod(start_step, self.steps_per_epoch)
         if not isinstance(self._source, StreamSource):
             count = max(0, (_FOR_EVER if epochs is None else epochs) - epoch)
             try:
                 yield from self._indexed_blocks(
-                    epoch, first, rows, steps, count, as_given=as_given
+                    epoch, first, rows, steps, count, own=own, as_given=as_given
                 )
             except tf.errors.OpError as error:
                 if not isinstance(self._source, RandomAccessSource):
@@ -183,6 +190,8 @@ class Batches:
             batches = self._source.batches(
                 epoch, first, self.batch_size, rows, as_given
             )
+            if part[1] > 1:
+                batches = batches.map(lambda b: {k: v[own] for k, v in b.items()})
             try:
                 yield from _ready(batches.batch(steps))
             except tf.errors.FailedPreconditionError as error:
@@ -198,11 +207,16 @@ class Batches:
         entries = self._source.spec.values()
         return sum(math.prod(e.shape) * e.dtype.size for e in entries)
 
-    def _indexed_blocks(self, *start: int, as_given: bool) -> tf.data.Dataset:
+    def _indexed_blocks(
+        self, *start: int, own: slice, as_given: bool
+    ) -> tf.data.Dataset:
         """Returns the dataset of blocks, the same again if nothing has changed."""
-        key = (as_given, *start)
+        key = (as_given, own.start, own.stop, *start)
         if self._blocks is None or self._blocks[0] != key:
-            self._blocks = key, self._make_indexed_blocks(*start, as_given=as_given)
+            self._blocks = (
+                key,
+                self._make_indexed_blocks(*start, own=own, as_given=as_given),
+            )
         return self._blocks[1]
 
     def _make_indexed_blocks(
@@ -213,6 +227,7 @@ class Batches:
         steps: int,
         epochs: int,
         *,
+        own: slice,
         as_given: bool,
     ) -> tf.data.Dataset:
         assert not isinstance(self._source, StreamSource)
@@ -229,7 +244,7 @@ class Batches:
                 index, [[0, 0], [0, rows - self.batch_size]], constant_values=PADDING
             )
             first = tf.where(tf.equal(epoch, start_epoch), first_step, 0)
-            return tf.data.Dataset.from_tensor_slices(index[first:]).batch(steps)
+            return tf.data.Dataset.from_tensor_slices(index[first:, own]).batch(steps)
 
         dataset = tf.data.Dataset.range(start_epoch, start_epoch + epochs)
         indices = dataset.flat_map(batches_of_epoch)

@@ -15,7 +15,7 @@ from lenet_tf.data.batches import Batches
 from lenet_tf.nn.losses import Forward
 from lenet_tf.parallel.collectives import value_of
 from lenet_tf.parallel.workers import same_steps
-from lenet_tf.train.inner_loop import InnerLoop, evaluation_keys, steps_in
+from lenet_tf.train.inner_loop import InnerLoop, evaluation_keys, part_of, steps_in
 from lenet_tf.train.metrics import EXAMPLES, Accumulators
 from lenet_tf.train.outputs import Spec, preview_evaluation
 from lenet_tf.train.step import EvalStep
@@ -76,7 +76,8 @@ class Evaluation:
         self._done.assign(0)
         self._batch_size.assign(data.batch_size)
         replicas = self._strategy.num_replicas_in_sync
-        blocks = data.blocks(replicas, steps_per_loop, epochs=1)
+        part = part_of(self._strategy)
+        blocks = data.blocks(replicas, steps_per_loop, epochs=1, part=part)
         for block in same_steps(self._strategy, blocks, steps_in):
             poll()
             self._loop.run(block)

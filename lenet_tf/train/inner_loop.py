@@ -55,27 +55,58 @@ def evaluation_keys(seed: int) -> Keys:
     return lambda first: (tf.constant(pair, tf.int64), tf.cast(first, tf.int32))
 
 
+def part_of(strategy: tf.distribute.Strategy) -> tuple[int, int]:
+    """Returns the part of each batch that this worker needs, for `Batches.blocks`.
+
+    Returns:
+      Number of the part, from 0, and number of parts, which is that of the workers.
+    """
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return 0, 1
+    ids = strategy.experimental_local_results(
+        strategy.experimental_distribute_values_from_function(
+            lambda context: tf.constant(context.replica_id_in_sync_group)
+        )
+    )
+    return int(ids[0]) // len(ids), strategy.num_replicas_in_sync // len(ids)
+
+
+def spec_of_part(
+    spec: Mapping[str, tf.TensorSpec], part: tuple[int, int]
+) -> dict[str, tf.TensorSpec]:
+    """Returns the shapes and dtypes of a part of a block, given those of the whole."""
+    return {
+        k: tf.TensorSpec([s.shape[0], s.shape[1] // part[1], *s.shape[2:]], s.dtype)
+        for k, s in spec.items()
+    }
+
+
 def share_of(
-    block: Batch, i: tf.Tensor, keys: tuple[tf.Tensor, tf.Tensor]
+    block: Batch,
+    i: tf.Tensor,
+    keys: tuple[tf.Tensor, tf.Tensor],
+    part: tuple[int, int],
 ) -> dict[str, tf.Tensor]:
     """Returns the share that this replica has of a batch; for a replica context.
 
     Args:
-      block: Name -> [steps, rows, ...].
+      block: Name -> [steps, rows of this worker's part, ...].
       i: Number of the batch in the block, int32 scalar.
-      keys: Entry `seed`, and the position of the batch's first row.
+      keys: Entry `seed`, and the position of the whole batch's first row.
+      part: This worker's part, from `part_of`.
 
     Returns:
-      Name -> [rows / replicas, ...], `position` and `seed` among them.
+      Name -> [rows / this worker's replicas, ...], `position` and `seed` among them.
     """
     context = tf.distribute.get_replica_context()
     replica, replicas = context.replica_id_in_sync_group, context.num_replicas_in_sync
-    size = block[WEIGHT].shape[1] // replicas
+    local = replicas // part[1]  # replicas of this worker
+    size = block[WEIGHT].shape[1] // local
     with tf.device("CPU:0"):  # where the block is: send the share, not the block
         share = {}
         for name, values in block.items():
-            shares = tf.reshape(values[i], [replicas, size, *values.shape[2:]])
-            share[name] = shares[replica]
+            shares = tf.reshape(values[i], [local, size, *values.shape[2:]])
+            share[name] = shares[replica - part[0] * local]
     seed, first = keys
     share[POSITION] = first + replica * size + tf.range(size)
     share[SEED] = seed
@@ -89,8 +120,8 @@ class InnerLoop:
       strategy: Strategy in whose replicas the step runs.
       step: Function of a replica's share of a batch. It returns whether to go on (bool
         scalar, the same on all replicas), or None to go on always.
-      spec: Name -> shape [steps (None), rows, ...] and dtype of a block. The rows are
-        divided evenly among the replicas.
+      spec: Name -> shape [steps (None), rows, ...] and dtype of a whole block. The rows
+        are divided evenly among the replicas.
       counter: int64 scalar variable, increased after each step.
       keys: Function of the counter that returns the keys of the random numbers.
       increase: Number that is added to the counter; by default 1.
@@ -107,18 +138,20 @@ class InnerLoop:
     ) -> None:
         self._strategy, self._step = strategy, step
         self._counter, self._keys, self._increase = counter, keys, increase
+        self._part = part_of(strategy)
+        own = spec_of_part(spec, self._part)
+        self._rows = own[WEIGHT].shape[1]
         # AutoGraph would bury the one line of an error in a page of its own.
-        self._loop = tf.function(
-            self._steps, input_signature=[dict(spec)], autograph=False
-        )
+        self._loop = tf.function(self._steps, input_signature=[own], autograph=False)
         self._compiled: Callable[[Batch], tf.Tensor] | None = None
 
     def run(self, block: Batch) -> tf.Tensor:
         """Runs the steps of a block.
 
         Args:
-          block: Name -> [steps, rows, ...], with any number of steps: the short block
-            at the end of an epoch needs no trace of its own.
+          block: Name -> [steps, rows, ...], with the rows of this worker's part or of
+            the whole batch, and any number of steps: the short block at the end of an
+            epoch needs no trace of its own.
 
         Returns:
           Whether to go on, bool scalar. False if a step said so; the steps of the block
@@ -131,6 +164,10 @@ class InnerLoop:
             # TensorFlow counts the traces of all trainers together: calling the
             # tf.function itself would warn of retracing when there are several.
             self._compiled = self._loop.get_concrete_function()
+        number, parts = self._part
+        if parts > 1 and block[WEIGHT].shape[1] == parts * self._rows:
+            own = slice(number * self._rows, (number + 1) * self._rows)
+            block = {name: values[:, own] for name, values in block.items()}
         try:
             return self._compiled(block)
         except tf.errors.InvalidArgumentError as error:
@@ -155,7 +192,8 @@ class InnerLoop:
         return tf.while_loop(lambda i, go: go & (i < steps), body, start)[1]
 
     def _replica_step(self, block: Batch, i: tf.Tensor) -> tf.Tensor:
-        going = self._step(share_of(block, i, self._keys(self._counter.read_value())))
+        keys = self._keys(self._counter.read_value())
+        going = self._step(share_of(block, i, keys, self._part))
         one = tf.ones([], tf.int64)
         local_assign_add(
             self._counter, one if self._increase is None else self._increase

@@ -21,7 +21,7 @@ from lenet_tf.parallel.collectives import value_of
 from lenet_tf.parallel.workers import any_worker, same_steps
 from lenet_tf.signals import StopRequested
 from lenet_tf.train.actions import Action, Enough, Moment, in_order, stateful
-from lenet_tf.train.inner_loop import steps_in
+from lenet_tf.train.inner_loop import part_of, steps_in
 from lenet_tf.train.model_state import check_copies
 from lenet_tf.train.rows import Rows
 from lenet_tf.train.state import TrainState
@@ -95,6 +95,7 @@ class OuterLoop:
             trainer.steps_per_loop,
             start_step=start,
             epochs=-(-self._rows.end // self._train.steps_per_epoch),
+            part=part_of(trainer.strategy),
         )
         blocks = same_steps(trainer.strategy, blocks, steps_in)
         for block in self._rows.cut(blocks, start):

@@ -20,7 +20,14 @@ from lenet_tf.data.batches import BLOCK_BYTES, WEIGHT, Batches
 from lenet_tf.errors import DataError, UsageError
 from lenet_tf.parallel.workers import check_alike, same_steps
 from lenet_tf.train.failures import bad_label
-from lenet_tf.train.inner_loop import Batch, evaluation_keys, share_of, steps_in
+from lenet_tf.train.inner_loop import (
+    Batch,
+    evaluation_keys,
+    part_of,
+    share_of,
+    spec_of_part,
+    steps_in,
+)
 from lenet_tf.train.outputs import Spec
 from lenet_tf.train.preview import Preview, preview
 
@@ -73,10 +80,14 @@ class Prediction:
                 name: _collective_dtype(name, spec.dtype)
                 for name, spec in self._outputs.items()
             }
+        self._part = part_of(strategy)
         # AutoGraph would bury the one line of an error in a page of text.
         self._loop = tf.function(
             self._steps,
-            input_signature=[dict(spec), *[tf.TensorSpec([], tf.int64)] * 2],
+            input_signature=[
+                spec_of_part(spec, self._part),
+                *[tf.TensorSpec([], tf.int64)] * 2,
+            ],
             autograph=False,
         )
         self._compiled: Callable[..., Sequence[tf.Tensor]] | None = None
@@ -115,7 +126,11 @@ class Prediction:
         replicas, n = self._strategy.num_replicas_in_sync, data.examples
         fitting = BLOCK_BYTES // (data.rows(replicas) * self._bytes_per_example())
         blocks = data.blocks(
-            replicas, max(1, min(steps_per_loop, fitting)), epochs=1, as_given=True
+            replicas,
+            max(1, min(steps_per_loop, fitting)),
+            epochs=1,
+            as_given=True,
+            part=self._part,
         )
         rows = {
             name: np.empty([n, *spec.shape], spec.dtype.as_numpy_dtype)
@@ -157,7 +172,7 @@ class Prediction:
     def _steps(
         self, block: Batch, first: tf.Tensor, size: tf.Tensor
     ) -> list[tf.Tensor]:
-        steps, rows = tf.shape(block[WEIGHT])[0], block[WEIGHT].shape[1]
+        steps, rows = tf.shape(block[WEIGHT])[0], block[WEIGHT].shape[1] * self._part[1]
 
         def body(
             i: tf.Tensor, arrays: list[tf.TensorArray]
@@ -182,7 +197,7 @@ class Prediction:
 
     def _share(self, block: Batch, i: tf.Tensor, first: tf.Tensor) -> list[tf.Tensor]:
         """Returns the outputs for one replica's share of batch i of a block."""
-        share = share_of(block, i, self._keys(first))
+        share = share_of(block, i, self._keys(first), self._part)
         size = share[WEIGHT].shape[0]
         outputs = _checked(self._function(self._model, share), size)
         # Copies, since a tensor that all replicas return, such as a constant, would be

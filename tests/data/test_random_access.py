@@ -118,6 +118,36 @@ def test_another_shape_dtype_or_name_is_another_identity() -> None:
     assert len(others | {identity(np.zeros(2), "y")}) == 4
 
 
+@pytest.mark.parametrize("kind", ["arrays", "rows", "stream"])
+def test_parts_of_the_batches_make_up_the_whole(kind: str) -> None:
+    stream = tf.data.Dataset.from_tensor_slices(
+        {**ARRAYS, "name": list(ARRAYS["name"])}
+    )
+    source = {"arrays": ARRAYS, "rows": rows_of(ARRAYS), "stream": stream}[kind]
+    data = Batches(source, 6, seed=None if kind == "stream" else 2)
+    for as_given in (False, True):
+        arguments: dict[str, Any] = {"epochs": 2, "as_given": as_given}
+        whole = numpy(data.blocks(4, 3, start_step=1, **arguments))
+        parts = [
+            numpy(data.blocks(4, 3, start_step=1, part=(i, 4), **arguments))
+            for i in range(4)
+        ]
+        for block, *pieces in zip(whole, *parts, strict=True):
+            for name, values in block.items():
+                joined = np.concatenate([piece[name] for piece in pieces], axis=1)
+                np.testing.assert_array_equal(joined, values)
+
+
+def test_each_of_four_workers_reads_a_quarter_of_the_examples() -> None:
+    workers = [rows_of({"id": np.arange(320)}) for _ in range(4)]
+    for i, rows in enumerate(workers):
+        data = Batches(rows, 32, seed=0)
+        del rows.read[:]
+        list(data.blocks(4, epochs=1, part=(i, 4)))
+        assert len(rows.read) == 80
+    assert sorted(i for rows in workers for i in rows.read) == list(range(320))
+
+
 class Pair(NamedTuple):
     """An example whose entries have names."""
 
