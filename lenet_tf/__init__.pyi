@@ -11,6 +11,7 @@ from .data import load as load
 from .data import prepare as prepare
 from .errors import UsageError as UsageError
 from .experiment import Config as Config
+from .experiment import Workdir as Workdir
 from .experiment import as_batches as as_batches
 from .experiment import evaluate as evaluate
 from .experiment import recipe as recipe

@@ -10,6 +10,7 @@ from lenet_tf.experiment.config import Config as Config
 from lenet_tf.experiment.recipes import RECIPES as RECIPES
 from lenet_tf.experiment.recipes import recipe as recipe
 from lenet_tf.experiment.report import write_curves as write_curves
+from lenet_tf.experiment.run_directory import Workdir as Workdir
 from lenet_tf.experiment.runs import evaluate as evaluate
 from lenet_tf.experiment.runs import run as run
 from lenet_tf.experiment.settings import markdown_table as markdown_table

@@ -3,12 +3,14 @@
     history = trainer.fit(...)
     write_curves(history, workdir / "report" / "curves.png")
 
-The curves show loss and accuracy over the epochs, training against validation, side by
-side in one PNG. They need matplotlib, which `pip install 'lenet_tf[plots]'` brings.
+The curves show metrics over the epochs, by default loss and accuracy, training against
+validation, side by side in one PNG. They need matplotlib, which
+`pip install 'lenet_tf[plots]'` brings.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -18,40 +20,69 @@ from absl import logging
 
 from lenet_tf.errors import UsageError
 from lenet_tf.files import first_line, make_folder, os_errors_as, replacing
+from lenet_tf.train.better import better_mode
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TRAINING_COLOR = "#2a6f97"
 VALIDATION_COLOR = "#d1603d"
+_MOST_PANELS = 12
 
 
-def draw_curves(history: Mapping[str, Sequence[float]], path: pathlib.Path) -> None:
+def draw_curves(
+    history: Mapping[str, Sequence[float]],
+    path: pathlib.Path,
+    metrics: Sequence[str] = ("loss", "accuracy"),
+    unit: str = "epoch",
+) -> None:
     """Writes the curves; where that fails, a warning of one line is logged.
 
-    For the end of a run, whose result does not depend on a picture.
-
-    Args:
-      history: As for `write_curves`.
-      path: PNG file to write.
+    For the end of a run, whose result does not depend on a picture. The arguments are
+    those of `write_curves`.
     """
     try:
-        write_curves(history, path)
+        write_curves(history, path, metrics, unit)
     except Exception as error:  # matplotlib may raise anything, as for its matplotlibrc
         logging.warning("the curves were not drawn: %s", first_line(error))
 
 
-def write_curves(history: Mapping[str, Sequence[float]], path: pathlib.Path) -> None:
-    """Draws training and validation loss and accuracy over the epochs.
-
-    The best epoch on the validation split is ringed, and its value is in the legend.
-    Values that are not finite leave a gap.
+def draw_all_curves(rows: Sequence[Mapping[str, float]], path: pathlib.Path) -> None:
+    """Draws all metrics of a run's rows, as `draw_curves` does.
 
     Args:
-      history: Values by epoch under `loss`, `accuracy` (a share in [0, 1]), `val_loss`,
-        `val_accuracy` and `epoch` (counted from 1 where it is absent). Each may be
-        absent or empty; other names are ignored.
+      rows: Rows of the history, each with `epoch`, `step` and metrics.
+      path: PNG file to write.
+    """
+    names = dict.fromkeys(name for row in rows for name in row)
+    history = {name: [row.get(name, math.nan) for row in rows] for name in names}
+    # The rows of a run may come more often than its epochs.
+    unit = "epoch" if len({*history.get("epoch", ())}) == len(rows) else "step"
+    metrics = dict.fromkeys(
+        name.removeprefix("val_") for name in names if name not in ("epoch", "step")
+    )
+    draw_curves(history, path, [*metrics][:_MOST_PANELS], unit)
+
+
+def write_curves(
+    history: Mapping[str, Sequence[float]],
+    path: pathlib.Path,
+    metrics: Sequence[str] = ("loss", "accuracy"),
+    unit: str = "epoch",
+) -> None:
+    """Draws metrics of training and validation over the epochs, a panel for each.
+
+    The best epoch on the validation split is ringed, and its value is in the legend, if
+    the name of the metric tells which values are better. Values that are not finite
+    leave a gap.
+
+    Args:
+      history: Values by epoch under the metrics' names, under `val_` and these names,
+        and under `epoch` (counted from 1 where it is absent). Each may be absent or
+        empty; other names are ignored. Values of `accuracy` are shares in [0, 1].
       path: PNG file to write, whole or not at all. Its folder is made if it is missing.
+      metrics: Names of the metrics to draw.
+      unit: Name of the entry that the horizontal axis shows, "epoch" or "step".
 
     Raises:
       UsageError: The file cannot be written, or matplotlib is not installed.
@@ -66,11 +97,15 @@ def write_curves(history: Mapping[str, Sequence[float]], path: pathlib.Path) -> 
             "matplotlib is not installed: run pip install 'lenet_tf[plots]'"
         ) from error
 
-    figure = Figure(figsize=(11, 4.2), dpi=120, layout="constrained")
+    lines = max(1, math.ceil(len(metrics) / 2))
+    figure = Figure(figsize=(11, 4.2 * lines), dpi=120, layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    loss_axes, accuracy_axes = figure.subplots(1, 2)
-    _draw_panel(loss_axes, history, "loss", "Loss")
-    _draw_panel(accuracy_axes, history, "accuracy", "Accuracy (%)", percent=True)
+    panels = figure.subplots(lines, 2, squeeze=False).flat
+    for axes, metric in itertools.zip_longest(panels, metrics):
+        if metric is None:
+            axes.set_axis_off()
+        else:
+            _draw_panel(axes, history, metric, unit)
     with os_errors_as(UsageError, f"{path} cannot be written"):
         make_folder(path.parent)
     with replacing(path) as temporary:
@@ -78,24 +113,14 @@ def write_curves(history: Mapping[str, Sequence[float]], path: pathlib.Path) -> 
 
 
 def _draw_panel(
-    axes: Axes,
-    history: Mapping[str, Sequence[float]],
-    metric: str,
-    label: str,
-    percent: bool = False,
+    axes: Axes, history: Mapping[str, Sequence[float]], metric: str, unit: str
 ) -> None:
-    """Draws `metric` and `val_<metric>`.
-
-    Args:
-      axes: Axes to draw on.
-      history: As for `write_curves`.
-      metric: Name of the metric.
-      label: Label of the vertical axis.
-      percent: Whether the metric is a share, shown in percent, and better when higher.
-    """
+    """Draws `metric` and `val_<metric>`; see `write_curves`."""
     from matplotlib.ticker import MaxNLocator
 
+    percent = metric == "accuracy"  # a share, shown in percent
     scale = 100 if percent else 1
+    name = (metric[:1].upper() + metric[1:]).replace("_", " ")
     epochs: Sequence[float] = ()
     for key, legend, color in (
         (metric, "training", TRAINING_COLOR),
@@ -104,20 +129,21 @@ def _draw_panel(
         values = [scale * float(value) for value in history.get(key, ())]
         if not values:
             continue
-        epochs = _epochs(history, len(values))
+        epochs = _epochs(history, unit, len(values))
         # The best value stands in the legend, where no curve can cross it.
-        best = _best(values, percent) if legend == "validation" else None
+        mode = _better_mode(metric) if legend == "validation" else None
+        best = _best(values, mode == "max") if mode else None
         if best is not None:
             value = f"{values[best]:.2f} %" if percent else f"{values[best]:.4f}"
-            legend += f", best {value} in epoch {epochs[best]:g}"
+            legend += f", best {value} in {unit} {epochs[best]:g}"
             axes.plot(epochs[best], values[best], "o", ms=11, mfc="none", color=color)
         # Markers show a lone epoch, which a line would not; in a crowd they blur it.
         size = 5 if len(values) <= 12 else 2.5
         axes.plot(epochs, values, "o-", color=color, label=legend, markersize=size)
 
-    axes.set_title(f"{label.split()[0]} by epoch", loc="left", fontweight="bold")
-    axes.set_xlabel("Epoch")
-    axes.set_ylabel(label)
+    axes.set_title(f"{name} by {unit}", loc="left", fontweight="bold")
+    axes.set_xlabel(unit.capitalize())
+    axes.set_ylabel(f"{name} (%)" if percent else name)
     axes.spines[["top", "right"]].set_visible(False)
     if not epochs:
         axes.set(xticks=[], yticks=[])
@@ -131,10 +157,20 @@ def _draw_panel(
     axes.legend(frameon=False)
 
 
-def _epochs(history: Mapping[str, Sequence[float]], count: int) -> Sequence[float]:
-    """Returns the numbers of the epochs that `count` values belong to."""
-    given = history.get("epoch", ())
+def _epochs(
+    history: Mapping[str, Sequence[float]], unit: str, count: int
+) -> Sequence[float]:
+    """Returns the numbers of the epochs, or steps, that `count` values belong to."""
+    given = history.get(unit, ())
     return given if len(given) == count else range(1, count + 1)
+
+
+def _better_mode(metric: str) -> str | None:
+    """Returns which values of a metric are better; None if the name does not tell."""
+    try:
+        return better_mode(metric)
+    except UsageError:
+        return None
 
 
 def _best(values: Sequence[float], higher_is_better: bool) -> int | None:

@@ -10,32 +10,26 @@ it only reads the result.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import importlib.metadata
-import json
 import pathlib
-import platform
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 from absl import logging
 
 from lenet_tf.checkpoint.restore import find_checkpoint, restore_model
-from lenet_tf.checkpoint.storage import newest_whole
 from lenet_tf.data import datasets
-from lenet_tf.errors import CheckpointError, UsageError
+from lenet_tf.errors import UsageError
 from lenet_tf.experiment.build import as_batches, build_trainer, load_splits
 from lenet_tf.experiment.config import Config
 from lenet_tf.experiment.report import draw_curves
+from lenet_tf.experiment.results import read_result, versions, write_result
+from lenet_tf.experiment.run_directory import fit_in
 from lenet_tf.experiment.workdir import claim
-from lenet_tf.files import read_json, write_csv, write_json
+from lenet_tf.files import read_json
 from lenet_tf.parallel.strategies import make_strategy
 from lenet_tf.parallel.workers import check_alike, is_chief, together
 from lenet_tf.signals import StopRequested, StopSignals
-from lenet_tf.train.actions import Action, at, every_row
-from lenet_tf.train.actions.history import HistoryFile
 from lenet_tf.train.actions.progress import Progress
 from lenet_tf.train.saver import Saver
 from lenet_tf.train.trainer import Trainer
@@ -68,7 +62,7 @@ def run(
         worker_timeout=config.worker_timeout,
     )
     several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-    if resume and not several and (result := _complete_result(workdir, settings)):
+    if resume and not several and (result := read_result(workdir, settings)):
         logging.info("%s is complete: this is its result", workdir)
         return result
     splits = load_splits(config)
@@ -97,10 +91,9 @@ def run(
             "epochs": len(trainer.record.rows),
             "train_seconds": round(trainer.record.seconds, 3),
             "replicas": strategy.num_replicas_in_sync,
-            "versions": _versions(),
-            "fingerprint": _fingerprint(workdir, settings),
+            "versions": versions(),
         }
-        write_json(workdir / "result.json", result)
+        result = write_result(workdir, settings, result)
         draw_curves(trainer.record.history(), workdir / "report" / "curves.png")
         return result
 
@@ -113,12 +106,6 @@ def _train(
     resume: bool,
     poll: Callable[[], None],
 ) -> None:
-    history_file = workdir / "history.csv"
-    if history_file.exists() and newest_whole(workdir / "checkpoints") is None:
-        raise CheckpointError(
-            f"{history_file} tells of a run, but its checkpoints are gone: put them "
-            "back, or remove the file to start afresh"
-        )
     validation = None
     if len(splits.validation):
         validation = as_batches(splits.validation, config.eval_batch_size)
@@ -130,21 +117,17 @@ def _train(
         keep=config.keep,
         background=config.background_save,
     )
-    actions: list[Action] = []
-    if is_chief(trainer.strategy):
-        actions += [Progress(logging.info)]
-        actions += [at(every_row(), HistoryFile(history_file))]
-    trainer.fit(
-        as_batches(splits.train, config.batch_size, config.seed),
+    train = as_batches(splits.train, config.batch_size, config.seed)
+    actions = [Progress(logging.info)] if is_chief(trainer.strategy) else []
+    fit_in(
+        saver,
+        trainer,
+        train,
+        actions,
+        poll,
         epochs=config.epochs,
         validation=validation,
-        saver=saver,
-        actions=actions,
-        poll=poll,
     )
-    if is_chief(trainer.strategy):
-        # A kill after the last checkpoint leaves the file without its last row.
-        write_csv(history_file, trainer.record.rows)
 
 
 def evaluate(workdir: pathlib.Path | str, which: str = "latest") -> dict[str, Any]:
@@ -199,28 +182,6 @@ def _test_figures(test: Mapping[str, Any]) -> dict[str, Any]:
     return {f"test_{key}": test[key] for key in keys}
 
 
-def _complete_result(
-    workdir: pathlib.Path, settings: Mapping[str, object]
-) -> dict[str, Any] | None:
-    """Returns what result.json holds if it belongs to these settings and weights."""
-    try:
-        result = read_json(workdir / "result.json")
-        if result.get("fingerprint") == _fingerprint(workdir, settings):
-            return result
-    except UsageError:
-        pass  # It is written anew, or the error comes again where it is in the way.
-    return None
-
-
-def _fingerprint(workdir: pathlib.Path, settings: Mapping[str, object]) -> str:
-    """Returns a checksum of the settings and of the newest checkpoint."""
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    path = newest_whole(workdir / "checkpoints")
-    if path is not None:  # The index holds the checksums of all tensors.
-        digest.update(pathlib.Path(f"{path}.index").read_bytes())
-    return digest.hexdigest()
-
-
 def _alike(
     settings: Mapping[str, object], splits: datasets.Splits
 ) -> dict[str, object]:
@@ -231,14 +192,4 @@ def _alike(
         "the number of training examples": splits.train_examples,
         "the number of validation examples": splits.validation_examples,
         "the number of test examples": splits.test_examples,
-    }
-
-
-def _versions() -> dict[str, str]:
-    tfds = "tensorflow-datasets"
-    return {
-        "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        tfds: importlib.metadata.version(tfds),
-        "numpy": np.__version__,
     }

@@ -131,3 +131,19 @@ def test_pyplot_and_its_settings_are_left_alone(tmp_path: pathlib.Path) -> None:
     draw(HISTORY, tmp_path)
     assert pyplot.get_fignums() == figures
     assert dict(matplotlib.rcParams) == settings
+
+
+def test_all_metrics_of_the_rows_get_a_panel(tmp_path: pathlib.Path) -> None:
+    """Two lines of panels for three metrics, one of which is missing in a row."""
+    rows = [
+        {"epoch": 1, "step": 5, "loss": 0.5, "mae": 0.7, "val_mae": 0.8},
+        {"epoch": 1, "step": 10, "loss": 0.4, "mae": 0.6, "val_mae": 0.7, "norm": 3.0},
+    ]
+    path = tmp_path / "report" / "curves.png"
+    report.draw_all_curves(rows, path)
+    with Image.open(path) as image:
+        image.load()
+    two = draw({}, tmp_path / "two")
+    assert (image.width, image.height) == (two.width, 2 * two.height)
+    assert {TRAINING, VALIDATION} <= colors(image)
+    report.draw_all_curves([], path)
