@@ -20,6 +20,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from lenet_tf.data.element_spec import WEIGHT as WEIGHT
+from lenet_tf.data.endless import cut_at_epochs
 from lenet_tf.data.opening import SourceLike, open_source
 from lenet_tf.data.random_access import RandomAccessSource, Transform
 from lenet_tf.data.sources import PADDING as PADDING
@@ -43,7 +44,8 @@ class Batches:
           numbers or strings, and whose `__len__` their number. It is called from
           several threads at once;
         - a `tf.data.Dataset` of dicts, each a single example. A run resumes exactly
-          only if the order is the same at each iteration;
+          only if the order is the same at each iteration. It may be endless if
+          `steps_per_epoch` is given;
         - a function from the epoch (int, from 0) to such a dataset, for an order that
           changes from epoch to epoch.
         An optional entry `weight` holds each example's weight, one number.
@@ -53,6 +55,8 @@ class Batches:
       transform: Function from one example to a dict, applied in several threads when
         the example is read; not for a dataset, which has `map`. It must return the same
         at each call, so what is random belongs into the model.
+      steps_per_epoch: Number of batches that make an epoch of an endless dataset, of
+        which the next epoch reads on; not for other sources, which have their own.
 
     Attributes:
       examples: Number of examples in an epoch.
@@ -63,7 +67,8 @@ class Batches:
       UsageError: The source is of another kind, has no examples or none of positive
         weight, its entries cannot be batched, its length is unknown or differs from
         `examples`, `batch_size` is below 1 or far above the number of examples, or
-        `seed` is not an int64, or it or `transform` is given with a dataset.
+        `seed` is not an int64, or it or `transform` is given with a dataset; or
+        `steps_per_epoch` is below 1 or is given with what has an end.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class Batches:
         seed: int | None = None,
         examples: int | None = None,
         transform: Transform | None = None,
+        steps_per_epoch: int | None = None,
     ) -> None:
         if not isinstance(batch_size, int) or batch_size < 1:
             raise UsageError(
@@ -81,7 +87,16 @@ class Batches:
             )
         if seed is not None and not -(2**63) <= seed < 2**63:
             raise UsageError(f"seed is {seed}: it must fit into 64 bits, with its sign")
-        self._source = open_source(source, seed, examples, transform)
+        if steps_per_epoch is not None:
+            if steps_per_epoch < 1 or examples is not None:
+                raise UsageError(
+                    f"steps_per_epoch is {steps_per_epoch} and examples {examples}: "
+                    "give one of them, at least 1"
+                )
+            examples = int(steps_per_epoch) * batch_size
+        self._source = open_source(
+            source, seed, examples, transform, endless=steps_per_epoch is not None
+        )
         self.examples: int = self._source.examples
         self.batch_size = int(batch_size)
         self.seed = None if seed is None else int(seed)
@@ -162,7 +177,8 @@ class Batches:
           Dicts of tensors [steps, rows / n, ...], `weight` among them.
 
         Raises:
-          UsageError: An epoch of a dataset does not have `examples` elements.
+          UsageError: An epoch of a dataset does not have `examples` elements, or an
+            endless dataset ends.
           DataError: An example cannot be read, or is not like the first.
         """
         rows = self.rows(replicas)
@@ -186,14 +202,20 @@ class Batches:
                     raise
                 raise failure from failure.__cause__
             return
+        if self._source.endless:
+            end = _FOR_EVER if epochs is None else epochs * self.steps_per_epoch
+            batches = self._source.batches(
+                0, start_step, self.batch_size, rows, as_given
+            ).take(max(0, end - start_step))
+            blocks = _ready(_own_rows(batches, own).batch(steps))
+            yield from cut_at_epochs(blocks, self.steps_per_epoch, start_step, end)
+            return
         while epochs is None or epoch < epochs:
             batches = self._source.batches(
                 epoch, first, self.batch_size, rows, as_given
             )
-            if part[1] > 1:
-                batches = batches.map(lambda b: {k: v[own] for k, v in b.items()})
             try:
-                yield from _ready(batches.batch(steps))
+                yield from _ready(_own_rows(batches, own).batch(steps))
             except tf.errors.FailedPreconditionError as error:
                 if "expected to contain" not in error.message:
                     raise
@@ -261,6 +283,10 @@ def epoch_order(examples: int, seed: int | None, epoch: tf.Tensor) -> tf.Tensor:
         return order
     key = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
     return tf.random.experimental.stateless_shuffle(order, key)
+
+
+def _own_rows(batches: tf.data.Dataset, own: slice) -> tf.data.Dataset:
+    return batches.map(lambda batch: {k: v[own] for k, v in batch.items()})
 
 
 def _ready(blocks: tf.data.Dataset) -> tf.data.Dataset:

@@ -32,13 +32,26 @@ def open_source(
     seed: int | None = None,
     examples: int | None = None,
     transform: Transform | None = None,
+    *,
+    endless: bool = False,
 ) -> ArraySource | RandomAccessSource | StreamSource:
     """Returns the source for data of any kind that `Batches` accepts.
 
+    Args:
+      data: Data, as given to `Batches`.
+      seed: Seed for shuffling, or None.
+      examples: Number of examples in an epoch; None takes it from the data.
+      transform: Function of one example, or None.
+      endless: Whether the data is a dataset that never ends.
+
     Raises:
-      UsageError: The data is of another kind, or does not go with `seed`, `examples`
-        or `transform`.
+      UsageError: The data is of another kind, or does not go with the other arguments.
     """
+    if endless and not isinstance(data, tf.data.Dataset):
+        raise UsageError(
+            f"steps_per_epoch was given with a {type(data).__name__}: it is only for a "
+            "tf.data.Dataset that never ends"
+        )
     indexed: ArraySource | RandomAccessSource | None = None
     if isinstance(data, Mapping):
         if transform is None and not is_read_by_row(data):
@@ -70,4 +83,5 @@ def open_source(
         raise UsageError(
             "transform was given with a tf.data.Dataset: use dataset.map(transform)"
         )
-    return StreamSource(data if callable(data) else lambda epoch: data, examples)
+    streams = data if callable(data) else lambda epoch: data
+    return StreamSource(streams, examples, endless)

@@ -142,13 +142,17 @@ class StreamSource:
       streams: Function that returns the dataset of an epoch (int, from 0).
       examples: Number of elements in each dataset, needed if its cardinality is
         unknown.
+      endless: Whether epoch 0 never ends; `examples` is then the number that is called
+        an epoch.
 
     Raises:
       UsageError: The elements cannot be batched, or their number is unknown.
     """
 
-    def __init__(self, streams: Streams, examples: int | None) -> None:
-        self._streams = streams
+    def __init__(
+        self, streams: Streams, examples: int | None, endless: bool = False
+    ) -> None:
+        self._streams, self.endless = streams, endless
         first = streams(0)
         if not isinstance(first, tf.data.Dataset):
             raise UsageError(
@@ -156,7 +160,11 @@ class StreamSource:
                 "return a tf.data.Dataset"
             )
         self.spec: Spec = check_stream(first.element_spec)
-        self.examples: int = _number_of_elements(first, examples)
+        self.examples: int = (
+            _epoch_of_endless(first, examples)
+            if endless
+            else _number_of_elements(first, examples)
+        )
 
     def batches(
         self, epoch: int, first_step: int, batch_size: int, rows: int, as_given: bool
@@ -197,9 +205,11 @@ class StreamSource:
 
         skipped = first_step * batch_size
         dataset = self._streams(epoch).skip(skipped)
-        # Raises an error if the epoch has another length, instead of ending it there.
-        left = tf.data.experimental.assert_cardinality(self.examples - skipped)
-        return dataset.apply(left).batch(batch_size).map(pad)
+        if not self.endless:
+            # An error if the epoch has another length, instead of ending it there.
+            left = tf.data.experimental.assert_cardinality(self.examples - skipped)
+            dataset = dataset.apply(left)
+        return dataset.batch(batch_size).map(pad)
 
     @functools.cached_property
     def _stand_in(self) -> Block:
@@ -235,7 +245,7 @@ def _number_of_elements(dataset: tf.data.Dataset, examples: int | None) -> int:
     if known == tf.data.INFINITE_CARDINALITY:
         raise UsageError(
             "the dataset is endless: remove .repeat(), since every epoch reads the "
-            "dataset again, or end an epoch with .take(N)"
+            "dataset again, or pass steps_per_epoch=N"
         )
     if examples is not None and known in (examples, tf.data.UNKNOWN_CARDINALITY):
         return examples
@@ -247,6 +257,17 @@ def _number_of_elements(dataset: tf.data.Dataset, examples: int | None) -> int:
             "tf.data.experimental.assert_cardinality(N)"
         )
     return known
+
+
+def _epoch_of_endless(dataset: tf.data.Dataset, examples: int | None) -> int:
+    known = int(dataset.cardinality())
+    if known not in (tf.data.INFINITE_CARDINALITY, tf.data.UNKNOWN_CARDINALITY):
+        raise UsageError(
+            f"steps_per_epoch was given, but the dataset ends after {known} examples: "
+            "leave it out, or make the dataset endless with .repeat()"
+        )
+    assert examples is not None
+    return examples
 
 
 def _column(values: tf.Tensor, rank: int) -> tf.Tensor:

@@ -235,3 +235,49 @@ def test_a_weight_that_is_no_weight_is_refused(weight: float) -> None:
     data = {"x": np.zeros(3), "weight": np.array([1.0, weight, 0.0])}
     with pytest.raises(UsageError, match="negative or NaN"):
         Batches(data, 2)
+
+
+def endless(epoch: int = 0) -> tf.data.Dataset:
+    """The numbers from 0 on."""
+    return tf.data.Dataset.counter().map(lambda i: {"id": i})
+
+
+@pytest.mark.parametrize("start", [0, 3, 5, 7, 10])
+def test_epochs_of_an_endless_dataset_read_on(start: int) -> None:
+    data = Batches(endless(), 4, steps_per_epoch=5)
+    assert (data.steps_per_epoch, data.examples) == (5, 20)
+    for part in ((0, 1), (1, 2)):
+        blocks = list(data.blocks(2, 3, start_step=start, epochs=2, part=part))
+        ids = np.concatenate([b["id"] for b in blocks]) if blocks else np.zeros([0, 4])
+        first = part[0] * 2
+        expected = np.arange(start * 4, 40).reshape(-1, 4)[:, first:]
+        np.testing.assert_array_equal(ids if blocks else expected, expected)
+        step = start
+        for block in blocks:  # none crosses the end of an epoch
+            last = step + len(block["id"]) - 1
+            assert step // 5 == last // 5
+            step = last + 1
+        assert step == 10
+
+
+@pytest.mark.parametrize(
+    ("source", "arguments", "message"),
+    [
+        (ARRAYS, {}, "given with a dict"),
+        (endless, {}, "given with a function"),
+        (stream(), {}, r"ends after 23 examples: .*repeat\(\)"),
+        (stream().repeat(), {"examples": 3}, "give one of them"),
+        (stream().repeat(), {"steps_per_epoch": 0}, "steps_per_epoch is 0"),
+    ],
+)
+def test_steps_per_epoch_is_refused_with_what_ends(
+    source: Any, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        Batches(source, 4, **{"steps_per_epoch": 5, **arguments})
+
+
+def test_an_endless_dataset_that_ends_is_an_error() -> None:
+    data = Batches(unknown_length(), 4, steps_per_epoch=3)
+    with pytest.raises(UsageError, match=r"ended at step 5, .*add \.repeat\(\)"):
+        list(data.blocks(epochs=2))
