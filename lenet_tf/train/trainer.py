@@ -277,7 +277,8 @@ class Trainer:
         """Trains on the batches of a block, in one inner loop, after `start`.
 
         Args:
-          block: Block of batches, from `Batches.blocks(trainer.shares, ...)`.
+          block: Block of batches, from `Batches.blocks(trainer.shares, ...)`; with several
+            workers, of the whole batches or of this worker's part.
 
         Returns:
           Number of steps.
