@@ -277,8 +277,8 @@ class Trainer:
         """Trains on the batches of a block, in one inner loop, after `start`.
 
         Args:
-          block: Block of batches, from `Batches.blocks(trainer.shares, ...)`; with several
-            workers, of the whole batches or of this worker's part.
+          block: Block of batches, from `Batches.blocks(trainer.shares, ...)`: of whole
+            batches, or with several workers of this worker's part of them.
 
         Returns:
           Number of steps.
