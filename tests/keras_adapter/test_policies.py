@@ -48,7 +48,7 @@ def test_a_model_in_half_precision_has_weights_and_loss_in_float32(
     history = trainer.fit(lenet_tf.Batches(data(), 8, seed=0), epochs=12)
     assert set(seen[::2]) == {tf.as_dtype(policy.removeprefix("mixed_"))}
     assert set(seen[1::2]) == {tf.float32}
-    assert history["loss"][-1] < 0.7 * history["loss"][0]
+    assert history["loss"][-1] < 0.9 * history["loss"][0]
     for variable in model.trainable_variables:
         np.testing.assert_array_equal(*variable.values)
 
