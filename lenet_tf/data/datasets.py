@@ -19,8 +19,10 @@ import pathlib
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from lenet_tf.data import builders, preparation, raw_files
+from lenet_tf.data.records import Records
 from lenet_tf.errors import DataError
 
 
@@ -107,6 +109,42 @@ class Splits:
         """The test split."""
         return self._read("test", self.test_examples)
 
+    def records(self, split: str) -> Records:
+        """Returns a split as the records of its files, for what memory cannot hold.
+
+        `Batches` of them have the entries `image` and `label`, and are those of the
+        arrays in memory.
+
+        Args:
+          split: Name of the split, "train", "validation" or "test".
+
+        Raises:
+          DataError: There is no such split, or its files are not TFRecord files, are
+            missing or damaged.
+        """
+        sizes = {"train": self.train_examples, "validation": self.validation_examples}
+        if split not in (*sizes, "test"):
+            raise DataError(
+                f"split is {split!r}: it must be 'train', 'validation' or 'test'"
+            )
+        feature = self._builder.info.features[self._image_key]
+        label = self._label_key
+
+        def decode(parsed: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            image = feature.decode_example(parsed[self._image_key])
+            return {"image": image, "label": tf.cast(parsed[label], tf.int32)}
+
+        records = Records(
+            self._builder.info.splits["test" if split == "test" else "train"].filepaths,
+            {
+                self._image_key: tf.io.FixedLenFeature([], tf.string),
+                label: tf.io.FixedLenFeature([], tf.int64),
+            },
+            decode,
+        )
+        first = self.train_examples if split == "validation" else 0
+        return records.part(first, first + sizes.get(split, self.test_examples))
+
     def _read(self, split: str, count: int) -> Examples:
         """Reads a TFDS split of `count` examples and checks them.
 
@@ -117,8 +155,6 @@ class Splits:
         if count == 0:  # TFDS refuses to read an empty slice.
             empty = np.empty((0, *self.image_shape), np.uint8)
             return Examples(empty, np.empty(0, np.int32))
-        import tensorflow as tf
-
         try:
             batches = [
                 (batch[self._image_key], batch[self._label_key])
@@ -151,8 +187,6 @@ class Splits:
 
     def _dataset(self, split: str) -> Any:
         """Returns a tf.data.Dataset of single examples, in the order of the files."""
-        import tensorflow as tf
-
         tfds = builders.import_tfds()
         options = tf.data.Options()
         options.deterministic = True

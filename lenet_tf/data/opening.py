@@ -21,6 +21,8 @@ from lenet_tf.data.random_access import (
     Transform,
     is_read_by_row,
 )
+from lenet_tf.data.record_source import RecordSource
+from lenet_tf.data.records import Records
 from lenet_tf.data.sources import Arrays, ArraySource, Streams, StreamSource
 from lenet_tf.errors import UsageError
 
@@ -58,6 +60,8 @@ def open_source(
             indexed = ArraySource(data)
         else:
             indexed = RandomAccessSource(Columns(data), transform)
+    elif isinstance(data, Records) and data.fixed_size:
+        indexed = RecordSource(data, transform)
     elif isinstance(data, RandomAccess) and not isinstance(
         data, tuple | tf.data.Dataset
     ):

@@ -105,7 +105,8 @@ class RandomAccessSource:
         }
         check_entries(self.spec)
         self._like = first
-        self._stand_in = self._first_of_positive_weight()
+        # The first example of positive weight, which fills rows of weight 0.
+        self._stand_in_index, self._stand_in = self._first_of_positive_weight()
         # Errors of the last blocks, of which some may be read ahead of the others.
         self._failures = collections.deque[DataError](maxlen=8)
         self._pool = concurrent.futures.ThreadPoolExecutor(_THREADS, "lenet_tf_read")
@@ -203,11 +204,11 @@ class RandomAccessSource:
                 ) from error
         return flat(example, i)
 
-    def _first_of_positive_weight(self) -> dict[str, np.ndarray]:
+    def _first_of_positive_weight(self) -> tuple[int, dict[str, np.ndarray]]:
         for i in range(self.examples):
             example = self._example(i)
-            if WEIGHT not in example or example[WEIGHT] > 0:
-                return example
+            if example.get(WEIGHT, 1) > 0:
+                return i, example
         raise UsageError(ALL_WEIGHTS_0)
 
 
