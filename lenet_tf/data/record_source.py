@@ -114,7 +114,10 @@ class RecordSource(RandomAccessSource):
                 decode_one({name: rows[name][i] for name in rows})
                 for i in range(_AT_ONCE)
             ]
-            return {k: tf.stack([e[k] for e in examples]) for k in self.spec}
+            return {
+                k: tf.ensure_shape(tf.stack([e[k] for e in examples]), [None, *s.shape])
+                for k, s in self.spec.items()
+            }
 
         groups = {
             k: tf.reshape(v, [-1, _AT_ONCE, *v.shape[1:]]) for k, v in parsed.items()
@@ -141,7 +144,7 @@ class RecordSource(RandomAccessSource):
                 example = transform(example)
             entries = flat(example, 0)
             return {
-                k: tf.ensure_shape(tf.convert_to_tensor(entries[k], s.dtype), s.shape)
+                k: tf.convert_to_tensor(entries[k], s.dtype)
                 for k, s in self.spec.items()
             }
 
