@@ -64,7 +64,7 @@ def input_share(repeats: int) -> dict[str, Any]:
     with strategy.scope():
         model = lenet_tf.LeNet5()
     trainer = lenet_tf.Trainer(model, lenet_tf.Adam(1e-3), strategy=strategy)
-    trainer.fit(batches, epochs=1)
+    trainer.fit(batches, epochs=1, progress=False)
     shares = []
     for epoch in range(1, repeats + 1):
         blocks = batches.blocks(

@@ -85,7 +85,7 @@ def fit_lenet_tf() -> Fit:
     def fit() -> None:
         nonlocal epochs
         epochs += _EPOCHS.value
-        trainer.fit(batches, epochs=epochs)
+        trainer.fit(batches, epochs=epochs, progress=False)
 
     if _PLAIN.value:
         with lenet_tf.nn.fast_ops.plain_forms():

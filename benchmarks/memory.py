@@ -62,6 +62,7 @@ def main() -> int:
                 lenet_tf.at(lenet_tf.every_epoch(), history),
                 lenet_tf.at(lenet_tf.every_epoch(), note),
             ],
+            progress=False,
         )
     second, highest = curve[1], max(curve[2:])
     for epoch in (e for e in SHOWN if e <= len(curve)):

@@ -59,7 +59,7 @@ def by_lenet_tf(name: str) -> Iterator[Result]:
         config = dataclasses.replace(base, seed=seed)
         trainer = build_trainer(config, splits, strategy)
         train = as_batches(splits.train, config.batch_size, seed)
-        trainer.fit(train, epochs=config.epochs)
+        trainer.fit(train, epochs=config.epochs, progress=False)
         result = trainer.evaluate(as_batches(held_out, config.eval_batch_size))
         accuracy, examples = float(result["accuracy"]), int(result["examples"])
         yield accuracy, examples, trainer.record.seconds

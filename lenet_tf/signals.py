@@ -6,15 +6,20 @@
 A signal is only recorded. `check`, called between two inner loops, then raises
 StopRequested, and the run saves a checkpoint. A SIGINT after a first signal ends the
 process at once.
+
+Without a StopSignals, `fit` handles Ctrl-C and the stop button of a notebook alike; see
+`interrupt_deferred`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sys
 import threading
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _Handler = Callable[[int, types.FrameType | None], object] | int | None
@@ -89,6 +94,67 @@ def check_signals() -> None:
     """Raises StopRequested if a signal has come to a StopSignals that is in use."""
     for signals in _open:
         signals.check()
+
+
+class _Interrupted(StopRequested):
+    """Request to stop after a SIGINT in `interrupt_deferred`."""
+
+
+@contextlib.contextmanager
+def interrupt_deferred(poll: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """Context in which the first SIGINT, as from Ctrl-C, only asks the run to stop.
+
+    Python would raise KeyboardInterrupt anywhere, such as between an epoch's last step
+    and its row. Here the first SIGINT is recorded, and a second one raises
+    KeyboardInterrupt at once. If the program has a SIGINT handler of its own, such as
+    that of StopSignals, or this is not the main thread, nothing changes.
+
+    Args:
+      poll: Function that raises an exception when the run should stop.
+
+    Yields:
+      Function to call in place of `poll`, where the run can stop. It calls `poll`, and
+      after a SIGINT raises StopRequested.
+
+    Raises:
+      KeyboardInterrupt: A SIGINT came, and this is no notebook. In a notebook the
+        reason is printed, and the program goes on after the context.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield poll
+        return
+    came = False
+
+    def note(signum: int, frame: types.FrameType | None) -> None:
+        nonlocal came
+        if came:
+            raise KeyboardInterrupt
+        came = True
+
+    def check() -> None:
+        poll()
+        if came:
+            raise _Interrupted(signal.SIGINT)
+
+    reason = ""
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield check
+    except _Interrupted as stop:
+        reason = str(stop)
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if came and not in_notebook():  # also if it came after the last check
+        raise KeyboardInterrupt(*filter(None, [reason]))
+    if reason:
+        print(reason)
+
+
+def in_notebook() -> bool:
+    """Whether this program runs in a Jupyter kernel, as the cells of a notebook do."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 def end_at_once() -> None:

@@ -62,6 +62,7 @@ history = trainer.fit(
     validation=test,
     saver=lenet_tf.Saver(options.directory / "run", steps=options.save_every),
     actions=[lambda moment: problem.kill_if_due(options, moment.step)],
+    progress=False,
 )
 weights = {
     "w1": model.hidden.w.numpy(),

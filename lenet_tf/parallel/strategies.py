@@ -23,6 +23,7 @@ from lenet_tf.parallel import cluster
 from lenet_tf.parallel.links import links_of
 from lenet_tf.parallel.meeting import meet
 from lenet_tf.parallel.watch import Watch
+from lenet_tf.signals import in_notebook
 
 STRATEGIES = ("auto", "mirrored", "one_device", "multi_worker")
 # Fewest examples of a global batch for each replica that "auto" makes. With fewer, the
@@ -140,8 +141,8 @@ def _multi_worker(
     except (RuntimeError, tf.errors.OpError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(
-            f"the workers could not be joined ({reason}): call make_strategy before "
-            "any other TensorFlow operation, and start all workers again"
+            f"the workers could not be joined ({reason}): {_call_it_first()}, and "
+            "start all workers again"
         ) from error
     links_of[strategy] = links
     # TensorFlow has installed a C++ handler, which waits for its coordinator. This
@@ -211,5 +212,11 @@ def _split_cpu(count: int) -> None:
             return  # TensorFlow started with its one CPU device, which is enough
         raise UsageError(
             f"num_replicas is {count}, but TensorFlow has started with one CPU device: "
-            "call make_strategy before any other TensorFlow operation"
+            f"{_call_it_first()}"
         ) from error
+
+
+def _call_it_first() -> str:
+    """Returns what to do after a `make_strategy` that came too late."""
+    restart = "restart the kernel, then " if in_notebook() else ""
+    return f"{restart}call make_strategy before any other TensorFlow operation"

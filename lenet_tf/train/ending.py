@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from absl import logging
 
 from lenet_tf.errors import NonFiniteError
-from lenet_tf.signals import StopRequested
+from lenet_tf.signals import StopRequested, in_notebook
 from lenet_tf.train.actions import Action, Enough, close
 from lenet_tf.train.outer_loop import OuterLoop
 from lenet_tf.train.saver import Saver
@@ -41,9 +41,12 @@ def saved_at_the_end(
         if saver is not None:
             saver.save(outer.step, outer.row_is_due())
     except StopRequested as stop:
-        if saver is not None:
+        if saver is None:
+            stop.args = (f"{stop} at step {outer.step}",)
+        else:
             path = saver.save(outer.step, outer.row_is_due())
-            stop.args = (f"{stop}; saved {path}: the same command again goes on",)
+            again = "cell" if in_notebook() else "command"
+            stop.args = (f"{stop}; saved {path}: the same {again} again goes on",)
         raise
     except NonFiniteError as error:
         if saver is not None:

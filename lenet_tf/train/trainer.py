@@ -18,9 +18,10 @@ from lenet_tf.data.batches import Batches, Block
 from lenet_tf.errors import UsageError
 from lenet_tf.nn.losses import Forward, classification
 from lenet_tf.parallel.collectives import value_of
-from lenet_tf.parallel.workers import check_alike
-from lenet_tf.signals import check_signals
+from lenet_tf.parallel.workers import check_alike, is_chief
+from lenet_tf.signals import check_signals, interrupt_deferred
 from lenet_tf.train.actions import Action, begin
+from lenet_tf.train.actions.progress import with_progress
 from lenet_tf.train.derived import Derived, Score
 from lenet_tf.train.ending import saved_at_the_end
 from lenet_tf.train.inference import Inference
@@ -33,7 +34,7 @@ from lenet_tf.train.state import make_state
 from lenet_tf.train.step import Step, TrainStep
 from lenet_tf.train.training import Training
 from lenet_tf.train.update import Rule, Update
-from lenet_tf.train.validation import check_distinct, validation_sets
+from lenet_tf.train.validation import names_in_row, validation_sets
 
 History = dict[str, list[float]]
 
@@ -145,6 +146,7 @@ class Trainer:
         actions: Sequence[Action] = (),
         poll: Callable[[], None] = check_signals,
         data_changed: bool = False,
+        progress: bool | None = None,
     ) -> History:
         """Trains to the end of the run, from the saver's newest checkpoint on.
 
@@ -165,6 +167,8 @@ class Trainer:
             default it looks at a `StopSignals` that is in use. If it or an action
             raises StopRequested, the run is saved before that is raised.
           data_changed: Whether the examples may be others than in the steps so far.
+          progress: Whether to show a bar and a line for each row; None shows them in a
+            terminal and in a notebook. A `Progress` among the actions replaces them.
 
         Returns:
           Metric name -> one value per row, from the first one on; NaN where a row
@@ -177,20 +181,20 @@ class Trainer:
           DataError: A label is not in [0, number of classes).
           NonFiniteError: A loss or gradient was NaN or infinite; nothing of the inner
             loop in which that happened is saved.
+          KeyboardInterrupt: Ctrl-C was pressed; the run was saved after the inner loop.
+            After a notebook's stop button, `fit` saves the run too, and returns.
         """
         check_saver(saver, actions)
+        actions = with_progress(actions, progress, is_chief(self.strategy))
         self.start(train)
         rows = Rows(train, epochs, steps, row_steps, row_examples)
         held_out = validation_sets(validation)
-        evaluated = [self._inference.metrics(data) for data in held_out.values()]
-        names, *others = self._derived.names(self.state.metrics, *evaluated)
-        for prefix, more in zip(held_out, others, strict=True):
-            names += [f"{prefix}_{name}" for name in more]
-        check_distinct(names)
+        evaluated = {p: self._inference.metrics(d) for p, d in held_out.items()}
+        names = names_in_row(self._derived, self.state.metrics, evaluated)
         if saver is not None:
             saver.start(self.state, self.strategy, names, next(iter(held_out), "val"))
         begin(actions, self.state, names)
-        step = self._steps_done()
+        step = int(value_of(self.state.step))
         identity = {**train.identity(), "seed of the trainer": self.seed}
         here = self.record.begin(identity, step, data_changed)
         for prefix, data in held_out.items():
@@ -198,9 +202,10 @@ class Trainer:
         ends = {"epochs": epochs, "steps": steps}
         every = {"row_steps": row_steps, "row_examples": row_examples}
         check_alike(self.strategy, {**ends, **every, **here})
-        outer = OuterLoop(self, train, rows, held_out, actions, saver, poll)
-        with saved_at_the_end(outer, saver, actions):
-            outer.run()
+        with interrupt_deferred(poll) as poll:
+            outer = OuterLoop(self, train, rows, held_out, actions, saver, poll)
+            with saved_at_the_end(outer, saver, actions):
+                outer.run()
         return self.record.history()
 
     def evaluate(
@@ -290,6 +295,3 @@ class Trainer:
         if self._training is None:
             raise UsageError("train_on has no loop yet: call trainer.start(batches)")
         return self._training.run(block)
-
-    def _steps_done(self) -> int:
-        return int(value_of(self.state.step))

@@ -167,7 +167,7 @@ def stateful(actions: Sequence[Action]) -> Iterator[tuple[str, Stateful]]:
     The name is that of the class. From its second action on, a number follows.
     """
     count: dict[str, int] = {}
-    for action in _without_when(actions):
+    for action in without_when(actions):
         if isinstance(action, Stateful):
             name = type(action).__name__
             count[name] = count.get(name, 0) + 1
@@ -186,7 +186,7 @@ def begin(actions: Sequence[Action], state: TrainState, metrics: Sequence[str]) 
       UsageError: An action cannot work in this run.
       CheckpointError: An action cannot restore what the checkpoint holds for it.
     """
-    for action in _without_when(actions):
+    for action in without_when(actions):
         if isinstance(action, type) or not callable(action):
             raise UsageError(
                 f"actions have {action!r}: give functions of a Moment, or objects such "
@@ -206,7 +206,8 @@ def begin(actions: Sequence[Action], state: TrainState, metrics: Sequence[str]) 
                 ) from error
 
 
-def _without_when(actions: Sequence[Action]) -> Iterator[Action]:
+def without_when(actions: Sequence[Action]) -> Iterator[Action]:
+    """Yields the actions, each without the conditions that `at` gave it."""
     for action in actions:
         while isinstance(action, _At):
             action = action.action

@@ -1,23 +1,29 @@
-"""Prints a line per row of the history, and on a terminal shows a progress bar.
+"""Prints a line for each row of the history, and shows a progress bar.
 
-trainer.fit(batches, epochs=3, actions=[Progress()])
+    trainer.fit(batches, epochs=3, actions=[Progress(metrics=["loss"])])
+
+In a terminal the bar is text, and in a notebook a widget, which needs the package
+ipywidgets. Elsewhere, as when stderr goes into a file, there is no bar. Where there is
+one, `fit` shows progress by default.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable, Sequence
 
-import tqdm
+from tqdm.auto import tqdm
 
 from lenet_tf.errors import UsageError
-from lenet_tf.train.actions import Moment
+from lenet_tf.signals import in_notebook
+from lenet_tf.train.actions import Action, Moment, without_when
 from lenet_tf.train.state import TrainState
 
 
 class Progress:
-    """Prints a line for each row, and on a terminal shows a bar of the epoch's steps.
+    """Action that prints a line for each row, and shows a bar of the epoch's steps.
 
     Args:
       write: Function that is called with each line.
@@ -32,8 +38,8 @@ class Progress:
         metrics: Sequence[str] | None = None,
     ) -> None:
         self._write, self._metrics = write, metrics
-        self._terminal = sys.stderr.isatty()
-        self._bar: tqdm.tqdm | None = None
+        self._shows_bar = _can_show_bar()
+        self._bar: tqdm | None = None
 
     def check(self, state: TrainState, metrics: Sequence[str]) -> None:
         """Raises UsageError if the run does not have a metric to show."""
@@ -52,7 +58,7 @@ class Progress:
                 k: v for k, v in moment.row.items() if k in self._metrics
             }
             moment = dataclasses.replace(moment, metrics=shown, row=row)
-        if self._terminal:
+        if self._shows_bar:
             self._move_bar(moment)
         if moment.row is not None:
             self._write(epoch_line(moment))
@@ -60,7 +66,7 @@ class Progress:
     def _move_bar(self, moment: Moment) -> None:
         done = moment.step - (moment.epoch - 1) * moment.steps_per_epoch
         if self._bar is None:
-            self._bar = tqdm.tqdm(
+            self._bar = tqdm(
                 initial=done - moment.loop_steps,
                 total=moment.steps_per_epoch,
                 desc=f"epoch {moment.epoch}/{moment.epochs}",
@@ -79,6 +85,35 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def with_progress(
+    actions: Sequence[Action], wanted: bool | None, chief: bool
+) -> Sequence[Action]:
+    """Returns the actions of a run, with a `Progress` added if it is wanted.
+
+    Args:
+      actions: Actions of the run. If there is a `Progress` among them, none is added.
+      wanted: Whether to show progress; None shows it in a terminal and in a notebook.
+      chief: Whether this worker is the one that reports.
+    """
+    if wanted is None:
+        wanted = _can_show_bar()
+    given = any(isinstance(action, Progress) for action in without_when(actions))
+    if not wanted or not chief or given:
+        return actions
+    # From a terminal, stdout may go into a file, which is not to get these lines.
+    to_stderr = _can_show_bar() and not in_notebook()
+    write = functools.partial(print, file=sys.stderr) if to_stderr else print
+    return [*actions, Progress(write)]
+
+
+def _can_show_bar() -> bool:
+    """Whether a bar can be shown: in a notebook, or on stderr if it is a terminal."""
+    try:
+        return in_notebook() or sys.stderr.isatty()
+    except (AttributeError, ValueError):  # there is no stderr, or it is closed
+        return False
 
 
 def epoch_line(moment: Moment) -> str:
