@@ -9,6 +9,7 @@ from lenet_tf.experiment.build import load_splits as load_splits
 from lenet_tf.experiment.config import Config as Config
 from lenet_tf.experiment.recipes import RECIPES as RECIPES
 from lenet_tf.experiment.recipes import recipe as recipe
+from lenet_tf.experiment.report import plot_history as plot_history
 from lenet_tf.experiment.report import write_curves as write_curves
 from lenet_tf.experiment.run_directory import Workdir as Workdir
 from lenet_tf.experiment.runs import evaluate as evaluate

@@ -1,11 +1,11 @@
 """Pictures of a run.
 
     history = trainer.fit(...)
+    plot_history(history)             # a figure, which a notebook shows
     write_curves(history, workdir / "report" / "curves.png")
 
-The curves show metrics over the epochs, by default loss and accuracy, training against
-validation, side by side in one PNG. They need matplotlib, which
-`pip install 'lenet_tf[plots]'` brings.
+The curves show metrics over the epochs, training against validation, a panel for each
+metric. They need matplotlib, which `pip install 'lenet_tf[plots]'` brings.
 """
 
 from __future__ import annotations
@@ -25,16 +25,100 @@ from lenet_tf.train.better import better_mode
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from lenet_tf.experiment.figure import NotebookFigure
+
 TRAINING_COLOR = "#2a6f97"
 VALIDATION_COLOR = "#d1603d"
 _MOST_PANELS = 12
 
 
+def plot_history(
+    history: Mapping[str, Sequence[float]],
+    metrics: Sequence[str] | None = None,
+    unit: str | None = None,
+) -> NotebookFigure:
+    """Draws metrics of training and validation over the epochs, a panel for each.
+
+    The best epoch on the validation split is ringed, and its value is in the legend, if
+    the name of the metric tells which values are better. Values that are not finite
+    leave a gap.
+
+    Args:
+      history: Values by epoch under the metrics' names, under `val_` and these names,
+        and under `epoch` (counted from 1 where it is absent), as `fit` returns them.
+        Each may be absent or empty; other names are ignored. Values of `accuracy` are
+        shares in [0, 1].
+      metrics: Names of the metrics to draw, without `val_`; by default all, at most 12.
+      unit: Name of the entry that the horizontal axis shows, such as "step"; values
+        without that entry are counted from 1. By default "epoch", or "step" where an
+        epoch has several values.
+
+    Returns:
+      A matplotlib figure, which is shown if it is the last value of a notebook's cell.
+      `figure.savefig(path)` writes it. It is unknown to pyplot, so it needs no `close`.
+
+    Raises:
+      UsageError: matplotlib is not installed.
+    """
+    # Imported here, so that a run that draws nothing does not wait for it. pyplot would
+    # keep global state and choose a backend for all.
+    try:
+        from lenet_tf.experiment.figure import NotebookFigure
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            "matplotlib is not installed: run pip install 'lenet_tf[plots]'"
+        ) from error
+
+    if unit is None:  # the rows of a run may come more often than its epochs
+        epochs = history.get("epoch", ())
+        unit = "epoch" if len({*epochs}) == len(epochs) else "step"
+    if metrics is None:
+        names = (name for name in history if name not in ("epoch", "step"))
+        metrics = [*dict.fromkeys(name.removeprefix("val_") for name in names)]
+        metrics = metrics[:_MOST_PANELS]
+    columns = 1 if len(metrics) == 1 else 2
+    lines = max(1, math.ceil(len(metrics) / columns))
+    figure = NotebookFigure(
+        figsize=(5.5 * columns, 4.2 * lines), dpi=120, layout="constrained"
+    )
+    panels = figure.subplots(lines, columns, squeeze=False).flat
+    for axes, metric in itertools.zip_longest(panels, metrics):
+        if metric is None:
+            axes.set_axis_off()
+        else:
+            _draw_panel(axes, history, metric, unit)
+    return figure
+
+
+def write_curves(
+    history: Mapping[str, Sequence[float]],
+    path: pathlib.Path,
+    metrics: Sequence[str] | None = ("loss", "accuracy"),
+    unit: str | None = "epoch",
+) -> None:
+    """Writes the figure of `plot_history` into a file.
+
+    Args:
+      history: As in `plot_history`.
+      path: PNG file to write, whole or not at all. Its folder is made if it is missing.
+      metrics: As in `plot_history`.
+      unit: As in `plot_history`.
+
+    Raises:
+      UsageError: The file cannot be written, or matplotlib is not installed.
+    """
+    figure = plot_history(history, metrics, unit)
+    with os_errors_as(UsageError, f"{path} cannot be written"):
+        make_folder(path.parent)
+    with replacing(path) as temporary:
+        temporary.write_bytes(figure.png())
+
+
 def draw_curves(
     history: Mapping[str, Sequence[float]],
     path: pathlib.Path,
-    metrics: Sequence[str] = ("loss", "accuracy"),
-    unit: str = "epoch",
+    metrics: Sequence[str] | None = ("loss", "accuracy"),
+    unit: str | None = "epoch",
 ) -> None:
     """Writes the curves; where that fails, a warning of one line is logged.
 
@@ -56,66 +140,13 @@ def draw_all_curves(rows: Sequence[Mapping[str, float]], path: pathlib.Path) -> 
     """
     names = dict.fromkeys(name for row in rows for name in row)
     history = {name: [row.get(name, math.nan) for row in rows] for name in names}
-    # The rows of a run may come more often than its epochs.
-    unit = "epoch" if len({*history.get("epoch", ())}) == len(rows) else "step"
-    metrics = dict.fromkeys(
-        name.removeprefix("val_") for name in names if name not in ("epoch", "step")
-    )
-    draw_curves(history, path, [*metrics][:_MOST_PANELS], unit)
-
-
-def write_curves(
-    history: Mapping[str, Sequence[float]],
-    path: pathlib.Path,
-    metrics: Sequence[str] = ("loss", "accuracy"),
-    unit: str = "epoch",
-) -> None:
-    """Draws metrics of training and validation over the epochs, a panel for each.
-
-    The best epoch on the validation split is ringed, and its value is in the legend, if
-    the name of the metric tells which values are better. Values that are not finite
-    leave a gap.
-
-    Args:
-      history: Values by epoch under the metrics' names, under `val_` and these names,
-        and under `epoch` (counted from 1 where it is absent). Each may be absent or
-        empty; other names are ignored. Values of `accuracy` are shares in [0, 1].
-      path: PNG file to write, whole or not at all. Its folder is made if it is missing.
-      metrics: Names of the metrics to draw.
-      unit: Name of the entry that the horizontal axis shows, "epoch" or "step".
-
-    Raises:
-      UsageError: The file cannot be written, or matplotlib is not installed.
-    """
-    # Imported here, so that a run that draws nothing does not wait for it. The canvas
-    # is made by hand: pyplot would keep global state and choose a backend for all.
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            "matplotlib is not installed: run pip install 'lenet_tf[plots]'"
-        ) from error
-
-    lines = max(1, math.ceil(len(metrics) / 2))
-    figure = Figure(figsize=(11, 4.2 * lines), dpi=120, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    panels = figure.subplots(lines, 2, squeeze=False).flat
-    for axes, metric in itertools.zip_longest(panels, metrics):
-        if metric is None:
-            axes.set_axis_off()
-        else:
-            _draw_panel(axes, history, metric, unit)
-    with os_errors_as(UsageError, f"{path} cannot be written"):
-        make_folder(path.parent)
-    with replacing(path) as temporary:
-        canvas.print_png(temporary)
+    draw_curves(history, path, metrics=None, unit=None)
 
 
 def _draw_panel(
     axes: Axes, history: Mapping[str, Sequence[float]], metric: str, unit: str
 ) -> None:
-    """Draws `metric` and `val_<metric>`; see `write_curves`."""
+    """Draws `metric` and `val_<metric>`; see `plot_history`."""
     from matplotlib.ticker import MaxNLocator
 
     percent = metric == "accuracy"  # a share, shown in percent

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 import os
 import pathlib
+import pickle
+from typing import Any
 
 import matplotlib
+import matplotlib.figure
 import pytest
 from matplotlib import pyplot
 from PIL import Image
@@ -147,3 +150,38 @@ def test_all_metrics_of_the_rows_get_a_panel(tmp_path: pathlib.Path) -> None:
     assert (image.width, image.height) == (two.width, 2 * two.height)
     assert {TRAINING, VALIDATION} <= colors(image)
     report.draw_all_curves([], path)
+
+
+def test_a_history_gives_the_figure_that_is_written(tmp_path: pathlib.Path) -> None:
+    figure = report.plot_history(HISTORY)
+    report.write_curves(HISTORY, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes() == figure._repr_png_()
+    assert isinstance(figure, matplotlib.figure.Figure)
+    again = pickle.loads(pickle.dumps(figure))
+    figure.savefig(tmp_path / "saved.png")
+    again.savefig(tmp_path / "again.png")
+    saved = [(tmp_path / name).read_bytes() for name in ("saved.png", "again.png")]
+    assert saved[0] == saved[1]
+
+
+def test_a_figure_has_a_panel_for_each_metric_that_is_not_switched_off() -> None:
+    def titles(*arguments: Any) -> list[str]:
+        axes = report.plot_history(*arguments).axes
+        return [a.get_title(loc="left") for a in axes if a.axison]
+
+    history = {"loss": [2.0, 1.0], "val_clean_loss": [3.0, 2.0], "mae": [1.0, 0.5]}
+    named = ["Loss by epoch", "Clean loss by epoch", "Mae by epoch"]
+    assert titles(history) == named
+    assert titles(history, ["mae"], "row") == ["Mae by row"]
+    assert titles({**history, "epoch": [1, 1], "step": [5, 10]}, ["mae"]) == [
+        "Mae by step"
+    ]
+    assert titles({}) == []
+    many = {f"m{i}": [1.0] for i in range(20)}
+    assert titles(many) == [f"M{i} by epoch" for i in range(12)]
+
+
+def test_a_single_panel_fills_the_picture() -> None:
+    one, two = (report.plot_history(HISTORY, m) for m in (["loss"], ["loss", "x"]))
+    assert 2 * one.get_figwidth() == two.get_figwidth()
+    assert len(one.axes) == 1
