@@ -1,11 +1,11 @@
-"""Fine-tuning: a LeNet that can tell the digits 0 to 4 learns 5 to 9 from 100 examples.
+"""Fine-tuning: a LeNet that knows the coloured digits 0 to 4 learns 5 to 9 from 100.
 
     python examples/fine_tuning.py --workdir=runs/fine_tuning --examples=100
 
 The experiment is the dict `stages`: which layers learn, each with its own optimizer.
 What no `Update` names stays as it is. First only a new head is trained, on the layers
 that have learned the other digits; then all, the old layers at a fifth of the rate. A
-LeNet that learns from the same 100 examples alone shows what the old layers are worth.
+LeNet that learns from the same 100 digits alone shows what the old layers are worth.
 """
 
 import argparse
@@ -75,7 +75,7 @@ def main() -> None:
     for stage, (model, updates, epochs) in stages.items():
         trainer = Trainer(model, updates, strategy=strategy)
         saver = Saver(args.workdir / f"{stage}_{args.examples}_{args.seed}")
-        trainer.fit(few, epochs=epochs, saver=saver)
+        trainer.fit(few, epochs=epochs, saver=saver, progress=False)
         print(f"{stage}: {trainer.evaluate(test)['accuracy']:.2%} of the test digits")
 
 
