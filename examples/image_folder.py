@@ -1,4 +1,4 @@
-"""Folders of PNG files for the examples.
+"""Folders of images for the examples.
 
     write_images(folder / "train", images, labels)     # train/7/00000.png ...
     train, validation, test = list_splits(folder)      # {"path": [...], "label": [...]}
@@ -13,6 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 SPLITS = ("train", "validation", "test")
+SUFFIXES = (".png", ".jpg", ".jpeg")
+SIZE = 32  # height and width of the images that are read
 
 
 def write_images(folder: pathlib.Path, image: np.ndarray, label: np.ndarray) -> None:
@@ -39,10 +41,11 @@ def list_splits(folder: pathlib.Path) -> list[dict[str, np.ndarray]]:
       `path`, str [N], and `label`, int [N], of each split. The label is the place of
       the class among those of all splits, in the order of their names.
     """
-    classes = sorted({path.parent.name for path in folder.glob("*/*/*.png")})
+    files = {split: sorted((folder / split).glob("*/*")) for split in SPLITS}
+    classes = sorted({path.parent.name for paths in files.values() for path in paths})
     splits = []
-    for split in SPLITS:
-        paths = sorted((folder / split).glob("*/*.png"))
+    for paths in files.values():
+        paths = [path for path in paths if path.suffix.lower() in SUFFIXES]
         np.random.default_rng(0).shuffle(paths)
         label = np.array([classes.index(path.parent.name) for path in paths])
         splits.append({"path": np.array([*map(str, paths)]), "label": label})
@@ -50,6 +53,8 @@ def list_splits(folder: pathlib.Path) -> list[dict[str, np.ndarray]]:
 
 
 def read_image(row: dict) -> dict:
-    """Reads an image of `list_splits`: `image`, uint8 [H, W, 3], and `label`."""
-    image = tf.io.decode_png(tf.io.read_file(row["path"]), channels=3)
-    return {"image": image, "label": row["label"]}
+    """Reads an image of `list_splits`: `image`, uint8 [SIZE, SIZE, 3], and `label`."""
+    data = tf.io.read_file(row["path"])
+    image = tf.io.decode_image(data, channels=3, expand_animations=False)
+    image = tf.image.resize(image, [SIZE, SIZE], antialias=True)  # uint8 if it fits
+    return {"image": tf.cast(tf.round(image), tf.uint8), "label": row["label"]}

@@ -7,6 +7,7 @@ import pathlib
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from programs import ROOT, Finished, run
 
 from lenet_tf.data import Examples
@@ -71,7 +72,7 @@ def test_streamed_images_reads_files_and_resumes(
 def test_a_folder_of_images_has_what_was_written(tmp_path: pathlib.Path) -> None:
     from image_folder import SPLITS, list_splits, read_image, write_images
 
-    image = np.random.default_rng(0).integers(0, 256, [10, 8, 8, 3], np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, [10, 32, 32, 3], np.uint8)
     labels = {split: np.full(10, 5 + place) for place, split in enumerate(SPLITS)}
     labels["train"][::2] = 3  # so the classes 3, 5, 6, 7 are numbered 0 to 3
     for split, label in labels.items():
@@ -87,6 +88,22 @@ def test_a_folder_of_images_has_what_was_written(tmp_path: pathlib.Path) -> None
     again = list_splits(tmp_path)
     assert [s["path"].tolist() for s in splits] == [s["path"].tolist() for s in again]
     assert splits[0]["path"].tolist() != sorted(splits[0]["path"])
+
+
+def test_images_of_any_size_and_kind_are_read(tmp_path: pathlib.Path) -> None:
+    from image_folder import list_splits, read_image
+
+    grey = np.full([100, 60, 1], 77, np.uint8)
+    for split, name in (("train", "a.png"), ("validation", "b.PNG"), ("test", "c.jpg")):
+        encode = tf.io.encode_jpeg if name.endswith("jpg") else tf.io.encode_png
+        folder = tmp_path / split / "grey"
+        folder.mkdir(parents=True)
+        (folder / name).write_bytes(encode(grey).numpy())
+        (folder / "notes.txt").touch()
+    for columns in list_splits(tmp_path):
+        (path,) = columns["path"]
+        row = read_image({"path": path, "label": 0})
+        np.testing.assert_array_equal(row["image"], np.full([32, 32, 3], 77))
 
 
 def test_coloured_digits_depend_on_the_seed_alone(
