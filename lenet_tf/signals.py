@@ -146,7 +146,7 @@ def interrupt_deferred(poll: Callable[[], None]) -> Iterator[Callable[[], None]]
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if came and not in_notebook():  # also if it came after the last check
-        raise KeyboardInterrupt(*filter(None, [reason]))
+        raise KeyboardInterrupt(*filter(None, [reason])) from None
     if reason:
         print(reason)
 

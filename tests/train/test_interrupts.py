@@ -127,8 +127,10 @@ def test_a_second_ctrl_c_ends_at_once_and_saves_nothing(tmp_path: pathlib.Path) 
 
 
 def test_without_a_saver_ctrl_c_says_where_it_stopped() -> None:
-    with pytest.raises(KeyboardInterrupt, match=r"^stopped by SIGINT at step 18$"):
+    message = r"^stopped by SIGINT at step 18$"
+    with pytest.raises(KeyboardInterrupt, match=message) as raised:
         make_trainer().fit(make_batches(), epochs=4, actions=[PressAt(18)])
+    assert raised.value.__suppress_context__  # one traceback, not two
 
 
 def test_a_ctrl_c_when_the_run_has_ended_is_not_lost(tmp_path: pathlib.Path) -> None:
