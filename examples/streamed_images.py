@@ -33,7 +33,8 @@ class Network(tf.Module):
         self.norms = [BatchNorm(filters, momentum=0.95) for _, _, filters in sizes]
         self.output = Dense(64, classes, seed=(0, 9))
 
-    def __call__(self, x: tf.Tensor, training: bool, batch: dict) -> tf.Tensor:  # noqa: D102
+    def __call__(self, x: tf.Tensor, training: bool, batch: dict) -> tf.Tensor:
+        """Computes the logits."""
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = tf.nn.relu(norm(conv(x), batch, training))
             x = tf.nn.max_pool2d(x, 2, 2, "VALID")  # 14, 6, then 2 pixels a side
@@ -58,7 +59,9 @@ def forward(model: Network, batch: dict, training: bool) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--workdir", type=pathlib.Path, default="runs/streamed_images")
-    parser.add_argument("--images", type=pathlib.Path, help="train, validation, test")
+    parser.add_argument(
+        "--images", type=pathlib.Path, help="folder with train, validation and test"
+    )
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--examples", type=int, default=20_000)
     args = parser.parse_args()
