@@ -1,6 +1,7 @@
 """Four logical CPU devices for the whole session: set before TensorFlow starts."""
 
 import os
+import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -19,7 +20,9 @@ finally:
     os.close(_stderr)
     os.close(_null)
 
-from lenet_tf.data.datasets import prepare  # noqa: E402
+from idx_writer import idx_bytes  # noqa: E402
+
+from lenet_tf.data.datasets import load, prepare  # noqa: E402
 from lenet_tf.parallel.strategies import make_strategy  # noqa: E402
 
 tf.config.set_logical_device_configuration(
@@ -49,3 +52,20 @@ def digits() -> dict[str, np.ndarray]:
         "image": rng.integers(0, 256, [103, 28, 28, 1], np.uint8),
         "label": rng.integers(0, 10, [103], np.int32),
     }
+
+
+@pytest.fixture(scope="session")
+def few_digits(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A directory of TFDS with 2,500 and 300 real digits."""
+    root, splits = tmp_path_factory.mktemp("digits"), load("mnist")
+    for name, examples, count in (
+        ("train", splits.train, 2500),
+        ("t10k", splits.test, 300),
+    ):
+        for kind, array in (
+            ("images-idx3", examples.image[:count, ..., 0]),
+            ("labels-idx1", examples.label[:count]),
+        ):
+            (root / f"{name}-{kind}-ubyte").write_bytes(idx_bytes(array))
+    prepare("mnist", data_dir=root / "data", idx_dir=root)
+    return root / "data"

@@ -6,7 +6,6 @@ import pathlib
 import re
 
 import pytest
-from idx_writer import idx_bytes
 from programs import ROOT, run
 
 import lenet_tf
@@ -23,23 +22,6 @@ def blocks(page: pathlib.Path, language: str) -> str:
         inside = line == f"```{language}" if fence else inside
         lines.append(line if inside and not fence else "")
     return "\n".join(lines)
-
-
-@pytest.fixture(scope="module")
-def few_digits(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A directory of TFDS with 2,500 and 300 real digits."""
-    root, splits = tmp_path_factory.mktemp("digits"), lenet_tf.load("mnist")
-    for name, examples, count in (
-        ("train", splits.train, 2500),
-        ("t10k", splits.test, 300),
-    ):
-        for kind, array in (
-            ("images-idx3", examples.image[:count, ..., 0]),
-            ("labels-idx1", examples.label[:count]),
-        ):
-            (root / f"{name}-{kind}-ubyte").write_bytes(idx_bytes(array))
-    lenet_tf.prepare("mnist", data_dir=root / "data", idx_dir=root)
-    return root / "data"
 
 
 @pytest.mark.parametrize(
