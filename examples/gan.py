@@ -68,7 +68,7 @@ def alternate(state: TrainState, batch: dict) -> tf.Tensor:
 
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
 parser.add_argument("--workdir", type=pathlib.Path, default="runs/gan")
-parser.add_argument("--epochs", type=int, default=6)
+parser.add_argument("--epochs", type=int, default=12)
 args = parser.parse_args()
 
 strategy = lenet_tf.make_strategy("auto")

@@ -83,7 +83,6 @@ test = lenet_tf.Batches({"image": splits.test.image}, 500)
 print("test:", trainer.evaluate(test))
 
 few = lenet_tf.Batches({"image": splits.test.image[:COLUMNS]}, COLUMNS)
-rows = np.stack(list(trainer.predict(few, pictures).values()))  # [3, COLUMNS, 784]
-rows = rows.reshape(-1, COLUMNS, 28, 28).transpose(0, 2, 1, 3)
-grid = rows.reshape(-1, COLUMNS * 28)
+rows = trainer.predict(few, pictures).values()  # [COLUMNS, 784] each
+grid = np.vstack([np.hstack(row.reshape(-1, 28, 28)) for row in rows])
 matplotlib.image.imsave(args.workdir / "vae.png", 1 - grid, cmap="gray")
