@@ -13,6 +13,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
+try:
+    from tensorflow.python.eager import record
+except ImportError:  # not public: a version of TensorFlow may have it elsewhere
+    record = None
+
+_GRADIENT = "LenetTfAllReduceSum"
+
 
 def all_reduce_sum(
     tensors: Sequence[tf.Tensor], differentiable: bool = True
@@ -53,15 +60,42 @@ def all_reduce_flat(flat: tf.Tensor, differentiable: bool = False) -> tf.Tensor:
     return context.merge_call(_sum_replicas, args=(flat,))
 
 
-@tf.custom_gradient
-def _differentiable_sum(flat: tf.Tensor) -> tuple[tf.Tensor, Callable[..., tf.Tensor]]:
+def _differentiable_sum(flat: tf.Tensor) -> tf.Tensor:
     """Sums over the replicas; the gradient of the sum is such a sum again.
 
     TensorFlow looks for variables that a custom gradient depends on, backwards through
     the operations of the other replicas, unless `stop_gradient` ends the search. It
     would take the square of the number of layers with batch normalization.
     """
-    return all_reduce_flat(tf.stop_gradient(flat)), _differentiable_sum
+    if tf.executing_eagerly() or record is None:
+        return _with_custom_gradient(flat)
+    # What `tf.custom_gradient` does in a graph, but with one gradient that is
+    # registered once: it registers another one at every trace, which keeps the graph
+    # in memory for as long as the process lives.
+    with record.stop_recording():
+        total = all_reduce_flat(tf.stop_gradient(flat))
+        graph = tf.compat.v1.get_default_graph()
+        with graph.gradient_override_map({"IdentityN": _GRADIENT}):
+            total, _ = tf.identity_n([total, flat])
+    record.record_operation(
+        _GRADIENT, [total], [flat], lambda gradient: [_differentiable_sum(gradient)]
+    )
+    return total
+
+
+@tf.RegisterGradient(_GRADIENT)
+def _gradient_of_sum(
+    operation: tf.Operation, of_sum: tf.Tensor, of_input: tf.Tensor
+) -> list[tf.Tensor | None]:
+    """Returns the gradients of an IdentityN of a sum and what was summed."""
+    return [None, _differentiable_sum(of_sum)]
+
+
+@tf.custom_gradient
+def _with_custom_gradient(
+    flat: tf.Tensor,
+) -> tuple[tf.Tensor, Callable[..., tf.Tensor]]:
+    return all_reduce_flat(tf.stop_gradient(flat)), _with_custom_gradient
 
 
 def _sum_replicas(strategy: tf.distribute.Strategy, value: tf.Tensor) -> tf.Tensor:
