@@ -104,6 +104,9 @@ def restore_model(
     A run with a moving average of the weights is evaluated with the averaged weights,
     so by default the model gets these if the checkpoint has them.
 
+    A `Trainer` with `ema` evaluates its own averages, whatever the model has: to
+    evaluate a checkpoint by it, pass `trainer.state.average` too.
+
     Args:
       model: Model whose variables exist already.
       path: Prefix of a checkpoint's files.

@@ -47,6 +47,7 @@ class FitOptions(TypedDict, total=False):
     row_steps: int | None
     row_examples: int | None
     data_changed: bool
+    progress: bool | None
 
 
 class Workdir:

@@ -19,16 +19,17 @@ settings = {"rate": 0.01, "epochs": int(os.environ.get("EPOCHS", "3")), "sizes":
 
 
 class Net(tf.Module):
-    """A hidden layer with dropout."""
+    """A hidden layer with batch normalization and dropout."""
 
     def __init__(self) -> None:
         super().__init__()
         self.hidden = lenet_tf.nn.Dense(3, 4, (0, 1))
+        self.norm = lenet_tf.nn.BatchNorm(4)
         self.output = lenet_tf.nn.Dense(4, 1, (0, 2))
 
 
 def forward(model: Net, batch: dict, training: bool) -> dict:
-    x = tf.tanh(model.hidden(batch["x"]))
+    x = tf.tanh(model.norm(model.hidden(batch["x"]), batch, training))
     if training:
         x = lenet_tf.dropout(batch, x, 0.3, salt=0)
     error = model.output(x)[:, 0] - batch["y"]
@@ -58,6 +59,7 @@ with lenet_tf.Workdir(WORKDIR, settings, free={"epochs"}, strategy=strategy) as 
             forward,
             strategy=strategy,
             steps_per_loop=2,
+            ema=0.9,
         )
         run.fit(
             trainer,
