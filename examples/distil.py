@@ -1,7 +1,7 @@
 """Distilling the best checkpoint of a LeNet-5 run into about 10,000 parameters.
 
-    python -m lenet_tf train --recipe=best --epochs=15 --workdir=runs/teacher
-    python examples/distil.py --teacher=runs/teacher --workdir=runs/distil
+    python -m lenet_tf train --recipe=best --epochs=15 --smoothing=0 --workdir=runs/best
+    python examples/distil.py --teacher=runs/best --workdir=runs/distil
 
 The experiment is `forward`, and the `Update`, which names the student only: the teacher
 is an attribute of the model, too, but stays as it is. The loss is the cross-entropy of
@@ -56,7 +56,7 @@ def forward(model: tf.Module, batch: dict, training: bool) -> dict:
 
 
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-parser.add_argument("--teacher", type=pathlib.Path, default="runs/teacher")
+parser.add_argument("--teacher", type=pathlib.Path, default="runs/best")
 parser.add_argument("--workdir", type=pathlib.Path, default="runs/distil")
 parser.add_argument("--epochs", type=int, default=15)
 parser.add_argument("--seed", type=int, default=0)
