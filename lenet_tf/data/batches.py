@@ -16,21 +16,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+from lenet_tf.data.buckets import Buckets, check_buckets, cut_at_buckets, longest
 from lenet_tf.data.element_spec import WEIGHT as WEIGHT
-from lenet_tf.data.endless import cut_at_epochs
 from lenet_tf.data.opening import SourceLike, open_source
+from lenet_tf.data.order import FOR_EVER, blocks_in_order
 from lenet_tf.data.random_access import RandomAccessSource, Transform
 from lenet_tf.data.sources import PADDING as PADDING
 from lenet_tf.data.sources import Block as Block
-from lenet_tf.data.sources import IndexedSource, StreamSource
+from lenet_tf.data.stream_source import StreamSource
 from lenet_tf.errors import UsageError
 
 BLOCK_BYTES = 64 * 2**20
 _MAX_PADDING_BYTES = 2**30
-_FOR_EVER = 2**62
 
 
 class Batches:
@@ -57,6 +59,11 @@ class Batches:
         at each call, so what is random belongs into the model.
       steps_per_epoch: Number of batches that make an epoch of an endless dataset, of
         which the next epoch reads on; not for other sources, which have their own.
+      buckets: Lengths, each above the one before, of the entries whose examples differ
+        in length along their first axis, such as {"tokens": (32, 64)}. A batch is
+        padded with zeros, or empty strings, to the smallest length that holds its
+        longest example; `tokens_length`, int32, has the examples' own. In memory such
+        an entry is a ragged tensor or a sequence of rows.
 
     Attributes:
       examples: Number of examples in an epoch.
@@ -68,7 +75,8 @@ class Batches:
         weight, its entries cannot be batched, its length is unknown or differs from
         `examples`, `batch_size` is below 1 or far above the number of examples, or
         `seed` is not an int64, or it or `transform` is given with a dataset; or
-        `steps_per_epoch` is below 1 or is given with what has an end.
+        `steps_per_epoch` is below 1 or is given with what has an end; or a length in
+        `buckets` is not above the one before.
     """
 
     def __init__(
@@ -80,6 +88,7 @@ class Batches:
         examples: int | None = None,
         transform: Transform | None = None,
         steps_per_epoch: int | None = None,
+        buckets: Buckets | None = None,
     ) -> None:
         if not isinstance(batch_size, int) or batch_size < 1:
             raise UsageError(
@@ -94,8 +103,14 @@ class Batches:
                     "give one of them, at least 1"
                 )
             examples = int(steps_per_epoch) * batch_size
+        self._buckets = check_buckets(buckets)
         self._source = open_source(
-            source, seed, examples, transform, endless=steps_per_epoch is not None
+            source,
+            seed,
+            examples,
+            transform,
+            longest=longest(self._buckets),
+            endless=steps_per_epoch is not None,
         )
         self.examples: int = self._source.examples
         self.batch_size = int(batch_size)
@@ -109,7 +124,7 @@ class Batches:
                 f"number of examples, or {padding / 2**30:.3g} GiB would be padding"
             )
         # The last blocks made, kept because evaluation asks for the same ones again.
-        self._blocks: tuple[tuple[int, ...], tf.data.Dataset] | None = None
+        self._blocks: tuple[str, tf.data.Dataset] | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -125,7 +140,12 @@ class Batches:
         elements = {**self._source.spec, WEIGHT: tf.TensorSpec([], tf.float32)}
         rows = self.rows(replicas)
         return {
-            k: tf.TensorSpec([None, rows, *e.shape], e.dtype)
+            k: tf.TensorSpec(
+                [None, rows, None, *e.shape[1:]]
+                if k in self._buckets
+                else [None, rows, *e.shape],
+                e.dtype,
+            )
             for k, e in elements.items()
         }
 
@@ -183,116 +203,70 @@ class Batches:
         """
         rows = self.rows(replicas)
         own = slice(*(rows * i // part[1] for i in (part[0], part[0] + 1)))
-        fitting = max_bytes // max(
-            1, (own.stop - own.start) * self._bytes_per_example()
+        blocks = self._padded_blocks(
+            rows, own, steps_per_loop, start_step, epochs, max_bytes, as_given
         )
+        if not self._buckets or part[1] > 1:  # a worker does not see the whole batch
+            yield from blocks
+            return
+
+        def real_rows(before: int, steps: int) -> np.ndarray:
+            batch = (start_step + before + np.arange(steps)) % self.steps_per_epoch
+            row = np.arange(rows)
+            place = batch[:, None] * self.batch_size + row
+            return (row < self.batch_size) & (place < self.examples)
+
+        yield from cut_at_buckets(
+            blocks, self._buckets, real_rows if as_given else None
+        )
+
+    def _padded_blocks(
+        self,
+        rows: int,
+        own: slice,
+        steps_per_loop: int,
+        start_step: int,
+        epochs: int | None,
+        max_bytes: int,
+        as_given: bool,
+    ) -> Iterator[Block]:
+        """Yields blocks whose entries have their largest lengths; see `blocks`."""
+        fitting = max_bytes // ((own.stop - own.start) * self._bytes_per_example())
         steps = max(1, min(steps_per_loop, self.steps_per_epoch, fitting))
-        epoch, first = divmod(start_step, self.steps_per_epoch)
-        if not isinstance(self._source, StreamSource):
-            count = max(0, (_FOR_EVER if epochs is None else epochs) - epoch)
-            try:
-                yield from self._indexed_blocks(
-                    epoch, first, rows, steps, count, own=own, as_given=as_given
-                )
-            except tf.errors.OpError as error:
-                if not isinstance(self._source, RandomAccessSource):
-                    raise
-                failure = self._source.explain(error)
-                if failure is None:
-                    raise
-                raise failure from failure.__cause__
-            return
-        if self._source.endless:
-            end = _FOR_EVER if epochs is None else epochs * self.steps_per_epoch
-            batches = self._source.batches(
-                0, start_step, self.batch_size, rows, as_given
-            ).take(max(0, end - start_step))
-            blocks = _ready(_own_rows(batches, own).batch(steps))
-            yield from cut_at_epochs(blocks, self.steps_per_epoch, start_step, end)
-            return
-        while epochs is None or epoch < epochs:
-            batches = self._source.batches(
-                epoch, first, self.batch_size, rows, as_given
+        if isinstance(self._source, StreamSource):
+            yield from self._source.blocks(
+                self.batch_size, start_step, epochs, rows, own, steps, as_given
             )
-            try:
-                yield from _ready(_own_rows(batches, own).batch(steps))
-            except tf.errors.FailedPreconditionError as error:
-                if "expected to contain" not in error.message:
-                    raise
-                raise UsageError(
-                    f"epoch {epoch} of the dataset does not have {self.examples} "
-                    "examples: pass examples=N with the number that every epoch has"
-                ) from error
-            epoch, first = epoch + 1, 0
+            return
+        epoch, first = divmod(start_step, self.steps_per_epoch)
+        try:
+            yield from self._indexed_blocks(
+                epoch=epoch,
+                first_step=first,
+                epochs=max(0, (FOR_EVER if epochs is None else epochs) - epoch),
+                rows=rows,
+                own=own,
+                steps=steps,
+                as_given=as_given,
+            )
+        except (tf.errors.OpError, UnicodeDecodeError) as error:
+            # TensorFlow quotes a record that it cannot parse, whatever its bytes are.
+            if not isinstance(self._source, RandomAccessSource):
+                raise
+            failure = self._source.explain(str(error))
+            if failure is None:
+                raise
+            raise failure from failure.__cause__
 
     def _bytes_per_example(self) -> int:
         entries = self._source.spec.values()
-        return sum(math.prod(e.shape) * e.dtype.size for e in entries)
+        return max(1, sum(math.prod(e.shape) * e.dtype.size for e in entries))
 
-    def _indexed_blocks(
-        self, *start: int, own: slice, as_given: bool
-    ) -> tf.data.Dataset:
+    def _indexed_blocks(self, **settings: Any) -> tf.data.Dataset:
         """Returns the dataset of blocks, the same again if nothing has changed."""
-        key = (as_given, own.start, own.stop, *start)
+        key = repr(settings)
         if self._blocks is None or self._blocks[0] != key:
-            self._blocks = (
-                key,
-                self._make_indexed_blocks(*start, own=own, as_given=as_given),
-            )
+            assert not isinstance(self._source, StreamSource)
+            made = blocks_in_order(self._source, self.batch_size, self.seed, **settings)
+            self._blocks = key, made
         return self._blocks[1]
-
-    def _make_indexed_blocks(
-        self,
-        start_epoch: int,
-        first_step: int,
-        rows: int,
-        steps: int,
-        epochs: int,
-        *,
-        own: slice,
-        as_given: bool,
-    ) -> tf.data.Dataset:
-        assert not isinstance(self._source, StreamSource)
-        source: IndexedSource = self._source
-        padded = self.steps_per_epoch * self.batch_size
-
-        def batches_of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-            index = epoch_order(self.examples, self.seed, epoch)
-            index = tf.pad(
-                index, [[0, padded - self.examples]], constant_values=PADDING
-            )
-            index = tf.reshape(index, [self.steps_per_epoch, self.batch_size])
-            index = tf.pad(
-                index, [[0, 0], [0, rows - self.batch_size]], constant_values=PADDING
-            )
-            first = tf.where(tf.equal(epoch, start_epoch), first_step, 0)
-            return tf.data.Dataset.from_tensor_slices(index[first:, own]).batch(steps)
-
-        dataset = tf.data.Dataset.range(start_epoch, start_epoch + epochs)
-        indices = dataset.flat_map(batches_of_epoch)
-        return _ready(indices.map(lambda index: source.gather(index, as_given)))
-
-
-def epoch_order(examples: int, seed: int | None, epoch: tf.Tensor) -> tf.Tensor:
-    """Returns the order of the examples in an epoch, int32 [examples].
-
-    The order is a pure function of (seed, epoch). Without a seed it is 0, 1, 2 ...
-    """
-    order = tf.range(examples)
-    if seed is None:
-        return order
-    key = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
-    return tf.random.experimental.stateless_shuffle(order, key)
-
-
-def _own_rows(batches: tf.data.Dataset, own: slice) -> tf.data.Dataset:
-    return batches.map(lambda batch: {k: v[own] for k, v in batch.items()})
-
-
-def _ready(blocks: tf.data.Dataset) -> tf.data.Dataset:
-    """Prefetches two blocks."""
-    options = tf.data.Options()
-    # There is nothing to tune, and closing an autotuned iterator waits for its tuning
-    # thread, which sleeps for 10 ms, 20 ms, 40 ms and so on, up to seconds.
-    options.autotune.enabled = False
-    return blocks.prefetch(2).with_options(options)

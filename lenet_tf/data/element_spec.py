@@ -20,8 +20,8 @@ def check_stream(spec: object) -> dict[str, tf.TensorSpec]:
     """Returns a dataset's `element_spec` as a dict of specs of static shape.
 
     Raises:
-      UsageError: The elements are not dicts, are empty or nested, have an entry that is
-        not a dense tensor of static shape, or look like batches.
+      UsageError: The elements are not dicts, are empty, have an entry that is not a
+        dense tensor of static shape, or look like batches.
     """
     if not isinstance(spec, Mapping):
         raise UsageError(
@@ -31,11 +31,6 @@ def check_stream(spec: object) -> dict[str, tf.TensorSpec]:
     if not spec:
         raise UsageError("the dataset's elements are empty dicts: give an entry")
     for name, entry in spec.items():
-        if isinstance(entry, Mapping | tuple | list):
-            raise UsageError(
-                f"entry {name!r} of the dataset is a {type(entry).__name__}: map the "
-                "elements to dicts of tensors, without nesting"
-            )
         if type(entry) is not tf.TensorSpec:
             raise UsageError(
                 f"entry {name!r} of the dataset is a {type(entry).__name__}: map it to "
@@ -45,15 +40,15 @@ def check_stream(spec: object) -> dict[str, tf.TensorSpec]:
         shapes = ", ".join(f"{k}: {_shape(e)}" for k, e in spec.items())
         raise UsageError(
             f"the dataset's elements look like batches ({shapes}): give single "
-            "examples, as dataset.unbatch() does; if they are that, pad them to one "
-            "length"
+            "examples, as dataset.unbatch() does; if they are that, name their "
+            "lengths, as in buckets={'tokens': (32, 64)}"
         )
     for name, entry in spec.items():
         if not entry.shape.is_fully_defined():
             raise UsageError(
                 f"entry {name!r} of the dataset has the shape {_shape(entry)}, which "
-                "may vary: map it to one shape, as with tf.image.resize, tf.pad or "
-                "tf.ensure_shape, or leave the entry out"
+                f"may vary: name its lengths, as in buckets={{{name!r}: (32, 64)}}, or "
+                "map it to one shape, as with tf.image.resize or tf.ensure_shape"
             )
     check_entries(spec)
     return dict(spec)

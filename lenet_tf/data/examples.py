@@ -15,7 +15,7 @@ from lenet_tf.data.raw_files import one_line
 from lenet_tf.errors import DataError
 
 # What TensorFlow makes of Python's numbers.
-_OF_PYTHON = {np.dtype(np.int64): np.int32, np.dtype(np.float64): np.float32}
+OF_PYTHON = {np.dtype(np.int64): np.int32, np.dtype(np.float64): np.float32}
 
 
 def flat(example: object, i: int) -> dict[str, object]:
@@ -56,7 +56,7 @@ def first_entry(name: str, value: object) -> np.ndarray:
     array = to_array(value, where)
     if not hasattr(value, "dtype"):
         array = check_like(
-            np.empty(array.shape, _OF_PYTHON.get(array.dtype, array.dtype)),
+            np.empty(array.shape, OF_PYTHON.get(array.dtype, array.dtype)),
             where,
             value,
         )

@@ -14,6 +14,8 @@ from typing import TypeAlias
 
 import tensorflow as tf
 
+from lenet_tf.data.elements import flat_elements
+from lenet_tf.data.padding import PaddedRows, pad_elements
 from lenet_tf.data.random_access import (
     Columns,
     RandomAccess,
@@ -23,7 +25,8 @@ from lenet_tf.data.random_access import (
 )
 from lenet_tf.data.record_source import RecordSource
 from lenet_tf.data.records import Records
-from lenet_tf.data.sources import Arrays, ArraySource, Streams, StreamSource
+from lenet_tf.data.sources import Arrays, ArraySource
+from lenet_tf.data.stream_source import Streams, StreamSource
 from lenet_tf.errors import UsageError
 
 SourceLike: TypeAlias = Arrays | RandomAccess | tf.data.Dataset | Streams
@@ -35,6 +38,7 @@ def open_source(
     examples: int | None = None,
     transform: Transform | None = None,
     *,
+    longest: Mapping[str, int] | None = None,
     endless: bool = False,
 ) -> ArraySource | RandomAccessSource | StreamSource:
     """Returns the source for data of any kind that `Batches` accepts.
@@ -44,6 +48,7 @@ def open_source(
       seed: Seed for shuffling, or None.
       examples: Number of examples in an epoch; None takes it from the data.
       transform: Function of one example, or None.
+      longest: Length to which an entry of unknown length is padded, by name.
       endless: Whether the data is a dataset that never ends.
 
     Raises:
@@ -54,18 +59,7 @@ def open_source(
             f"steps_per_epoch was given with a {type(data).__name__}: it is only for a "
             "tf.data.Dataset that never ends"
         )
-    indexed: ArraySource | RandomAccessSource | None = None
-    if isinstance(data, Mapping):
-        if transform is None and not is_read_by_row(data):
-            indexed = ArraySource(data)
-        else:
-            indexed = RandomAccessSource(Columns(data), transform)
-    elif isinstance(data, Records) and data.fixed_size:
-        indexed = RecordSource(data, transform)
-    elif isinstance(data, RandomAccess) and not isinstance(
-        data, tuple | tf.data.Dataset
-    ):
-        indexed = RandomAccessSource(data, transform)
+    indexed = _open_indexed(data, transform, longest or {})
     if indexed is not None:
         if examples not in (None, indexed.examples):
             raise UsageError(
@@ -87,5 +81,35 @@ def open_source(
         raise UsageError(
             "transform was given with a tf.data.Dataset: use dataset.map(transform)"
         )
-    streams = data if callable(data) else lambda epoch: data
-    return StreamSource(streams, examples, endless)
+    return StreamSource(_streams(data, longest or {}), examples, endless)
+
+
+def _open_indexed(
+    data: SourceLike, transform: Transform | None, longest: Mapping[str, int]
+) -> ArraySource | RandomAccessSource | None:
+    """Returns the source of data that has indices; None for a dataset."""
+    if isinstance(data, Mapping):
+        if transform is None and not is_read_by_row(data):
+            return ArraySource(data, longest)
+        data = Columns(data)
+    if isinstance(data, tuple | tf.data.Dataset) or not isinstance(data, RandomAccess):
+        return None
+    if longest:
+        return RandomAccessSource(PaddedRows(data, transform, longest))
+    if isinstance(data, Records) and data.fixed_size:
+        return RecordSource(data, transform)
+    return RandomAccessSource(data, transform)
+
+
+def _streams(data: tf.data.Dataset | Streams, longest: Mapping[str, int]) -> Streams:
+    """Returns the dataset of each epoch, its elements flat and padded."""
+
+    def stream(epoch: int) -> tf.data.Dataset:
+        dataset = data if isinstance(data, tf.data.Dataset) else data(epoch)
+        if not isinstance(dataset, tf.data.Dataset):
+            return dataset  # which StreamSource refuses
+        dataset = flat_elements(dataset)
+        is_dict = isinstance(dataset.element_spec, Mapping)
+        return pad_elements(dataset, longest) if longest and is_dict else dataset
+
+    return stream

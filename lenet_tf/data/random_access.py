@@ -128,10 +128,10 @@ class RandomAccessSource:
             for (name, entry), column in zip(spec.items(), columns, strict=True)
         }
 
-    def explain(self, error: tf.errors.OpError) -> DataError | None:
+    def explain(self, message: str) -> DataError | None:
         """Returns the error of an example that has made a block fail, if one has."""
         for failure in self._failures:
-            if str(failure) in error.message:
+            if str(failure) in message:
                 return failure
         return None
 
@@ -193,6 +193,8 @@ class RandomAccessSource:
     def _read(self, i: int) -> dict[str, object]:
         try:
             example = self._data[i]
+        except DataError:  # which tells already what is wrong
+            raise
         except Exception as error:  # whatever the user's code raises
             raise DataError(f"example {i} cannot be read: {_line(error)}") from error
         if self._transform is not None:

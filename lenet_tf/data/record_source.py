@@ -80,9 +80,9 @@ class RecordSource(RandomAccessSource):
         columns[WEIGHT] = weight
         return {name: _like(index, values) for name, values in columns.items()}
 
-    def explain(self, error: tf.errors.OpError) -> DataError | None:
+    def explain(self, message: str) -> DataError | None:
         """Returns the error of an example that has made a block fail, if one has."""
-        failure = super().explain(error)
+        failure = super().explain(message)
         for index in () if failure else self._last_read:
             for i in index:
                 try:

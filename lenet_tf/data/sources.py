@@ -19,19 +19,20 @@ from __future__ import annotations
 
 import functools
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from lenet_tf.data.element_spec import WEIGHT, check_entries, check_stream
+from lenet_tf.data import padding
+from lenet_tf.data.buckets import length_name
+from lenet_tf.data.element_spec import WEIGHT, check_entries
 from lenet_tf.errors import UsageError
 
 Block = dict[str, tf.Tensor]
 Spec = dict[str, tf.TensorSpec]
 Arrays = Mapping[str, np.ndarray]
-Streams = Callable[[int], tf.data.Dataset]
 
 PADDING = -1  # stands in the place of an example's index
 ALL_WEIGHTS_0 = "every example has weight 0: give at least one a weight above 0"
@@ -73,15 +74,31 @@ class ArraySource:
 
     Args:
       arrays: Arrays of numbers or strings by entry name, all of one length N.
+      longest: Length to which rows of an entry are padded, by name; such an entry may
+        be a ragged tensor or a sequence of rows.
 
     Raises:
       UsageError: An entry is not an array of numbers or strings, lengths differ, the
         entry `weight` is not one number per example, or no weight is positive.
+      DataError: A row is longer than `longest` allows.
     """
 
-    def __init__(self, arrays: Arrays) -> None:
+    def __init__(
+        self, arrays: Arrays, longest: Mapping[str, int] | None = None
+    ) -> None:
+        self._longest = dict(longest or {})
+        padding.check_names(self._longest, arrays)
         with tf.device("CPU:0"):
-            self._arrays = {k: _resident(k, v) for k, v in arrays.items()}
+            self._ragged = {
+                k: padding.ragged(k, arrays[k], size)
+                for k, size in self._longest.items()
+            }
+            self._arrays = {
+                k: _resident(k, v) for k, v in arrays.items() if k not in self._ragged
+            }
+            for k, rows in self._ragged.items():
+                lengths = tf.cast(rows.row_lengths(), tf.int32)
+                self._arrays[length_name(k)] = lengths
         lengths = {
             k: len(v) if v.shape.rank else "none" for k, v in self._arrays.items()
         }
@@ -93,6 +110,9 @@ class ArraySource:
         self.spec: Spec = {
             k: tf.TensorSpec(v.shape[1:], v.dtype) for k, v in self._arrays.items()
         }
+        for k, rows in self._ragged.items():
+            shape = [self._longest[k], *rows.shape[2:]]
+            self.spec[k] = tf.TensorSpec(shape, rows.dtype)
         check_entries(self.spec)
         self._weight: tf.Tensor | None = None
         self._stand_in = 0  # index of the example that fills rows of weight 0
@@ -118,14 +138,17 @@ class ArraySource:
         kept = index != PADDING if as_given else weight != 0
         index = tf.where(kept, index, self._stand_in)
         block = {k: tf.gather(v, index) for k, v in self._arrays.items()}
+        for k, rows in self._ragged.items():
+            block[k] = padding.gather_padded(rows, index, self._longest[k])
         return {**block, WEIGHT: weight}
 
     @functools.cached_property
     def checksum(self) -> int:
         """CRC-32 of the arrays' names, dtypes, shapes and contents."""
         crc = spec_checksum(self.spec)
-        for name in sorted(self._arrays):
-            values = self._arrays[name].numpy().reshape(-1)
+        arrays = self._arrays | {k: v.flat_values for k, v in self._ragged.items()}
+        for name in sorted(arrays):
+            values = arrays[name].numpy().reshape(-1)
             if values.dtype == object:  # strings
                 values = np.array(
                     [zlib.crc32(s) for s in values] + [len(s) for s in values],
@@ -135,144 +158,19 @@ class ArraySource:
         return crc
 
 
-class StreamSource:
-    """A `tf.data.Dataset` for each epoch, whose elements are dicts of one example.
-
-    Args:
-      streams: Function that returns the dataset of an epoch (int, from 0).
-      examples: Number of elements in each dataset, needed if its cardinality is
-        unknown.
-      endless: Whether epoch 0 never ends; `examples` is then the number that is called
-        an epoch.
-
-    Raises:
-      UsageError: The elements cannot be batched, or their number is unknown.
-    """
-
-    def __init__(
-        self, streams: Streams, examples: int | None, endless: bool = False
-    ) -> None:
-        self._streams, self.endless = streams, endless
-        first = streams(0)
-        if not isinstance(first, tf.data.Dataset):
-            raise UsageError(
-                f"the source returned a {type(first).__name__} for epoch 0: it must "
-                "return a tf.data.Dataset"
-            )
-        self.spec: Spec = check_stream(first.element_spec)
-        self.examples: int = (
-            _epoch_of_endless(first, examples)
-            if endless
-            else _number_of_elements(first, examples)
-        )
-
-    def batches(
-        self, epoch: int, first_step: int, batch_size: int, rows: int, as_given: bool
-    ) -> tf.data.Dataset:
-        """Returns a dataset of the batches of an epoch.
-
-        Args:
-          epoch: Number of the epoch, from 0.
-          first_step: Number of batches to skip at the start of the epoch.
-          batch_size: Number of examples in a batch; the last may have fewer.
-          rows: Number of rows in every batch, those of padding included.
-          as_given: Whether examples of weight 0 keep their own values.
-
-        Returns:
-          A dataset of dicts of tensors [rows, ...], `weight` among them. Iterating it
-          raises FailedPreconditionError if the epoch does not have `examples` elements.
-        """
-        stand_in = {} if as_given else self._stand_in
-
-        def pad(batch: Block) -> Block:
-            size = tf.shape(next(iter(batch.values())))[0]
-            real = tf.range(rows) < size
-            index = tf.where(real, tf.range(rows), 0)
-            weight = tf.cast(real, tf.float32)
-            if WEIGHT in batch:
-                own = tf.cast(batch[WEIGHT], tf.float32)
-                weight = tf.where(real, tf.gather(own, index), 0.0)
-                if not as_given:
-                    batch = {
-                        k: tf.where(_column(own != 0, v.shape.rank), v, stand_in[k])
-                        for k, v in batch.items()
-                    }
-            block = {
-                k: tf.ensure_shape(tf.gather(v, index), [rows, *v.shape[1:]])
-                for k, v in batch.items()
-            }
-            return {**block, WEIGHT: weight}
-
-        skipped = first_step * batch_size
-        dataset = self._streams(epoch).skip(skipped)
-        if not self.endless:
-            # An error if the epoch has another length, instead of ending it there.
-            left = tf.data.experimental.assert_cardinality(self.examples - skipped)
-            dataset = dataset.apply(left)
-        return dataset.batch(batch_size).map(pad)
-
-    @functools.cached_property
-    def _stand_in(self) -> Block:
-        """The first example of positive weight, which fills rows of weight 0."""
-        if WEIGHT not in self.spec:
-            return {}
-        positive = self._streams(0).filter(lambda e: tf.cast(e[WEIGHT], tf.float32) > 0)
-        for example in positive.take(1):
-            return dict(example)
-        raise UsageError(ALL_WEIGHTS_0)
-
-    @property
-    def checksum(self) -> int:
-        """CRC-32 of the elements' names, dtypes and shapes."""
-        return spec_checksum(self.spec)
-
-
 def _resident(name: str, values: np.ndarray) -> tf.Tensor:
     """Copies an array into a tensor, so that later changes of it have no effect."""
     try:
         if isinstance(values, Mapping):
             raise TypeError("it is a dict")
+        if isinstance(values, tf.RaggedTensor):
+            raise TypeError(f"name its lengths, as in buckets={{{name!r}: (32, 64)}}")
         return tf.constant(values)
     except (TypeError, ValueError) as error:
         raise UsageError(
             f"entry {name!r} is not an array [N, ...] of numbers or strings: "
             f"{' '.join(str(error).split())}"
         ) from error
-
-
-def _number_of_elements(dataset: tf.data.Dataset, examples: int | None) -> int:
-    known = int(dataset.cardinality())
-    if known == tf.data.INFINITE_CARDINALITY:
-        raise UsageError(
-            "the dataset is endless: remove .repeat(), since every epoch reads the "
-            "dataset again, or pass steps_per_epoch=N"
-        )
-    if examples is not None and known in (examples, tf.data.UNKNOWN_CARDINALITY):
-        return examples
-    if examples is not None:
-        raise UsageError(f"examples is {examples}, but the dataset has {known}")
-    if known == tf.data.UNKNOWN_CARDINALITY:
-        raise UsageError(
-            "the dataset has no known length: pass examples=N, or apply "
-            "tf.data.experimental.assert_cardinality(N)"
-        )
-    return known
-
-
-def _epoch_of_endless(dataset: tf.data.Dataset, examples: int | None) -> int:
-    known = int(dataset.cardinality())
-    if known not in (tf.data.INFINITE_CARDINALITY, tf.data.UNKNOWN_CARDINALITY):
-        raise UsageError(
-            f"steps_per_epoch was given, but the dataset ends after {known} examples: "
-            "leave it out, or make the dataset endless with .repeat()"
-        )
-    assert examples is not None
-    return examples
-
-
-def _column(values: tf.Tensor, rank: int) -> tf.Tensor:
-    """Reshapes [B] to [B, 1, ...] with `rank` dimensions, for broadcasting."""
-    return tf.reshape(values, [-1] + [1] * (rank - 1))
 
 
 def spec_checksum(spec: Spec) -> int:

@@ -81,6 +81,15 @@ def spec_of_part(
     }
 
 
+def dimensions(values: tf.Tensor) -> list[int | tf.Tensor]:
+    """Returns the size of each axis: a number, or a tensor where it is not known."""
+    known = values.shape.as_list()
+    if None not in known:
+        return known
+    sizes = tf.unstack(tf.shape(values))
+    return [sizes[i] if n is None else n for i, n in enumerate(known)]
+
+
 def share_of(
     block: Batch,
     i: tf.Tensor,
@@ -105,7 +114,7 @@ def share_of(
     with tf.device("CPU:0"):  # where the block is: send the share, not the block
         share = {}
         for name, values in block.items():
-            shares = tf.reshape(values[i], [local, size, *values.shape[2:]])
+            shares = tf.reshape(values[i], [local, size, *dimensions(values)[2:]])
             share[name] = shares[replica - part[0] * local]
     seed, first = keys
     share[POSITION] = first + replica * size + tf.range(size)

@@ -16,7 +16,7 @@ import tensorflow as tf
 from lenet_tf.data.batches import WEIGHT
 from lenet_tf.errors import UsageError
 from lenet_tf.nn.random import SEED
-from lenet_tf.train.inner_loop import Batch
+from lenet_tf.train.inner_loop import Batch, dimensions
 from lenet_tf.train.preview import Preview
 
 Sum = TypeVar("Sum")  # a nest of tensors
@@ -56,7 +56,9 @@ def sum_over_parts(function: Callable[[Batch], Sum], batch: Batch, parts: int) -
                     f"each of {rows} rows, so it cannot be divided: keep it out of the "
                     "batch"
                 )
-            divided[name] = tf.reshape(value, [parts, rows // parts, *value.shape[1:]])
+            divided[name] = tf.reshape(
+                value, [parts, rows // parts, *dimensions(value)[1:]]
+            )
     whole = {SEED: batch[SEED]} if SEED in batch else {}
 
     def of_part(i: tf.Tensor) -> Sum:

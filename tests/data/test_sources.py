@@ -64,16 +64,6 @@ def test_a_stream_of_another_length_than_it_is_said_to_have_is_an_error(
             id="batched",
         ),
         pytest.param(
-            tf.data.Dataset.from_tensor_slices((ARRAYS["image"], ARRAYS["id"])),
-            r'dataset\.map.*"image": x, "label": y',
-            id="pairs",
-        ),
-        pytest.param(
-            stream({"x": {"a": np.arange(3)}, "y": np.arange(3)}),
-            "entry 'x' of the dataset is a dict: .*without nesting",
-            id="nested dataset",
-        ),
-        pytest.param(
             stream().map(lambda e: {**e, "part": e["image"][: e["id"] % 3]}),
             r"entry 'part' of the dataset has the shape \(None, 2, 1\), .*resize",
             id="unknown dimension",

@@ -60,7 +60,7 @@ def plain_run(digits: Arrays, optimizer: str) -> tuple[list[tf.Variable], list[f
     second = [tf.zeros_like(v) for v in variables]
     means = []
     for epoch in range(5):
-        order = lenet_tf.data.batches.epoch_order(103, 5, tf.constant(epoch)).numpy()
+        order = lenet_tf.data.order.epoch_order(103, 5, tf.constant(epoch)).numpy()
         total = 0.0
         for batch in range(4):
             index = order[32 * batch : 32 * (batch + 1)]
