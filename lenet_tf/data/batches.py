@@ -63,7 +63,8 @@ class Batches:
         in length along their first axis, such as {"tokens": (32, 64)}. A batch is
         padded with zeros, or empty strings, to the smallest length that holds its
         longest example; `tokens_length`, int32, has the examples' own. In memory such
-        an entry is a ragged tensor or a sequence of rows.
+        an entry is a ragged tensor or a sequence of rows. Several workers always pad
+        to the largest length.
 
     Attributes:
       examples: Number of examples in an epoch.

@@ -102,9 +102,21 @@ def pad_elements(
     see `explain_length`.
 
     Raises:
-      UsageError: The elements lack an entry.
+      UsageError: The elements lack an entry, or one is not a tensor that has a length.
     """
     check_names(longest, dataset.element_spec)
+    for name in longest:
+        entry = dataset.element_spec[name]
+        slice_of_ragged = isinstance(entry, tf.RaggedTensorSpec) and not (
+            entry.ragged_rank
+        )
+        if not (isinstance(entry, tf.TensorSpec) or slice_of_ragged) or not (
+            entry.shape.rank
+        ):
+            raise UsageError(
+                f"entry {name!r} of the dataset is {entry}: what has buckets must be a "
+                "dense tensor [length, ...] in each element"
+            )
 
     @tf.autograph.experimental.do_not_convert
     def pad(element: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:

@@ -81,12 +81,12 @@ def spec_of_part(
     }
 
 
-def dimensions(values: tf.Tensor) -> list[int | tf.Tensor]:
-    """Returns the size of each axis: a number, or a tensor where it is not known."""
-    known = values.shape.as_list()
+def dimensions(values: tf.Tensor, first: int) -> list[int | tf.Tensor]:
+    """Returns the sizes of the axes from `first` on: numbers, or tensors if unknown."""
+    known = values.shape.as_list()[first:]
     if None not in known:
         return known
-    sizes = tf.unstack(tf.shape(values))
+    sizes = tf.unstack(tf.shape(values))[first:]
     return [sizes[i] if n is None else n for i, n in enumerate(known)]
 
 
@@ -114,7 +114,7 @@ def share_of(
     with tf.device("CPU:0"):  # where the block is: send the share, not the block
         share = {}
         for name, values in block.items():
-            shares = tf.reshape(values[i], [local, size, *dimensions(values)[2:]])
+            shares = tf.reshape(values[i], [local, size, *dimensions(values, 2)])
             share[name] = shares[replica - part[0] * local]
     seed, first = keys
     share[POSITION] = first + replica * size + tf.range(size)

@@ -57,7 +57,7 @@ def sum_over_parts(function: Callable[[Batch], Sum], batch: Batch, parts: int) -
                     "batch"
                 )
             divided[name] = tf.reshape(
-                value, [parts, rows // parts, *dimensions(value)[1:]]
+                value, [parts, rows // parts, *dimensions(value, 1)]
             )
     whole = {SEED: batch[SEED]} if SEED in batch else {}
 

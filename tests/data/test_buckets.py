@@ -244,9 +244,18 @@ def test_what_is_too_long_is_named(kind: str) -> None:
             {"y": 2},
             "^buckets has 'y'",
         ),
+        (tf.data.Dataset.range(3).map(lambda i: {"x": i}), {"x": 2}, "must be a dense"),
         (dataset(), {}, r"'tokens' of the dataset .* buckets=\{'tokens': \(32, 64\)\}"),
     ],
-    ids=["missing", "taken", "numbers", "unnamed", "stream", "unnamed stream"],
+    ids=[
+        "missing",
+        "taken",
+        "numbers",
+        "unnamed",
+        "stream",
+        "scalar",
+        "unnamed stream",
+    ],
 )
 def test_what_does_not_fit_is_refused(source: Any, buckets: Any, line: str) -> None:
     with pytest.raises(UsageError, match=line) as error:
