@@ -42,6 +42,18 @@ class Examples:
         return len(self.label)
 
 
+class _LabelledRecords(Records):
+    """Records whose labels are int32, as those in memory are."""
+
+    def parse(self, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns the features of records [N]; see `Records`."""
+        parsed = super().parse(serialized)
+        return {
+            name: tf.cast(values, tf.int32) if values.dtype == tf.int64 else values
+            for name, values in parsed.items()
+        }
+
+
 class Splits:
     """A prepared dataset; each split is read at its first use and then kept.
 
@@ -132,9 +144,9 @@ class Splits:
 
         def decode(parsed: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             image = feature.decode_example(parsed[self._image_key])
-            return {"image": image, "label": tf.cast(parsed[label], tf.int32)}
+            return {"image": image, "label": parsed[label]}
 
-        records = Records(
+        records = _LabelledRecords(
             self._builder.info.splits["test" if split == "test" else "train"].filepaths,
             {
                 self._image_key: tf.io.FixedLenFeature([], tf.string),

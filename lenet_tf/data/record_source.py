@@ -47,6 +47,8 @@ class RecordSource(RandomAccessSource):
     def __init__(self, records: Records, transform: Transform | None = None) -> None:
         super().__init__(records, transform)
         self._records = records
+        # Entries that decoding leaves as they are, and their names before it.
+        self._unchanged: dict[str, str] = {}
         self._decode_one = self._traced() if records.decode or transform else None
         self._last_read = collections.deque[np.ndarray](maxlen=8)
 
@@ -104,8 +106,8 @@ class RecordSource(RandomAccessSource):
     def _decode(self, parsed: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Returns the examples of parsed records [N, ...], N a multiple of 32."""
         decode_one = self._decode_one
-        if decode_one is None:
-            return {name: parsed[name] for name in self.spec}
+        if decode_one is None or len(self._unchanged) == len(self.spec):
+            return {k: parsed[self._unchanged.get(k, k)] for k in self.spec}
 
         @tf.autograph.experimental.do_not_convert
         def decode_some(parsed: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -115,8 +117,10 @@ class RecordSource(RandomAccessSource):
                 for i in range(_AT_ONCE)
             ]
             return {
-                k: tf.ensure_shape(tf.stack([e[k] for e in examples]), [None, *s.shape])
-                for k, s in self.spec.items()
+                k: tf.ensure_shape(
+                    tf.stack([e[k] for e in examples]), [None, *self.spec[k].shape]
+                )
+                for k in examples[0]
             }
 
         groups = {
@@ -132,7 +136,8 @@ class RecordSource(RandomAccessSource):
             .with_options(options)
             .get_single_element()
         )
-        return {k: tf.reshape(v, [-1, *v.shape[2:]]) for k, v in decoded.items()}
+        columns = {k: tf.reshape(v, [-1, *v.shape[2:]]) for k, v in decoded.items()}
+        return columns | {k: parsed[name] for k, name in self._unchanged.items()}
 
     def _traced(self) -> Callable[[Block], Block]:
         """Returns a graph from one parsed record to its example."""
@@ -143,9 +148,14 @@ class RecordSource(RandomAccessSource):
             if transform is not None:
                 example = transform(example)
             entries = flat(example, 0)
+            names = {id(value): name for name, value in parsed.items()}
+            self._unchanged = {
+                k: names[id(entries[k])] for k in self.spec if id(entries[k]) in names
+            }
             return {
                 k: tf.convert_to_tensor(entries[k], s.dtype)
                 for k, s in self.spec.items()
+                if k not in self._unchanged
             }
 
         parsed = self._records.parse(tf.constant(self._records.serialized([0])))
