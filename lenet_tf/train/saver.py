@@ -19,6 +19,7 @@ from lenet_tf.checkpoint.best import BestCheckpoints
 from lenet_tf.checkpoint.latest import LatestCheckpoints
 from lenet_tf.checkpoint.storage import remove_unfinished
 from lenet_tf.errors import CheckpointError, UsageError
+from lenet_tf.files import make_folder, os_errors_as
 from lenet_tf.parallel.workers import is_chief
 from lenet_tf.train.actions import (
     Moment,
@@ -135,6 +136,9 @@ class Saver:
                 "another directory"
             )
         if self._writes:
+            # Actions may write here before the first save.
+            with os_errors_as(CheckpointError, f"{self.directory} cannot be written"):
+                make_folder(self.directory)
             for directory in ("checkpoints", "best"):
                 remove_unfinished(self.directory / directory)
             if best is not None:

@@ -146,3 +146,16 @@ def test_the_history_file_makes_its_folder_before_anything_is_saved(
     history = HistoryFile(str(tmp_path / "run" / "history.csv"))
     trainer.fit(data(), epochs=1, actions=[history])
     assert (tmp_path / "run" / "history.csv").exists()
+
+
+def test_an_action_can_write_into_the_savers_folder_before_the_first_save(
+    tmp_path: pathlib.Path,
+) -> None:
+    def write(moment: lenet_tf.Moment) -> None:
+        (tmp_path / "run" / f"{moment.step}.txt").write_text("here")
+
+    trainer = lenet_tf.Trainer(Slope(), lenet_tf.SGD(0.1), forward)
+    trainer.fit(
+        data(), epochs=1, saver=lenet_tf.Saver(tmp_path / "run"), actions=[write]
+    )
+    assert list((tmp_path / "run").glob("*.txt"))
