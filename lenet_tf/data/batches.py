@@ -26,6 +26,7 @@ from lenet_tf.data.element_spec import WEIGHT as WEIGHT
 from lenet_tf.data.opening import SourceLike, open_source
 from lenet_tf.data.order import FOR_EVER, blocks_in_order
 from lenet_tf.data.random_access import RandomAccessSource, Transform
+from lenet_tf.data.record_source import RecordSource
 from lenet_tf.data.sources import PADDING as PADDING
 from lenet_tf.data.sources import Block as Block
 from lenet_tf.data.stream_source import StreamSource
@@ -240,21 +241,27 @@ class Batches:
             )
             return
         epoch, first = divmod(start_step, self.steps_per_epoch)
+        blocks = self._indexed_blocks(
+            epoch=epoch,
+            first_step=first,
+            epochs=max(0, (FOR_EVER if epochs is None else epochs) - epoch),
+            rows=rows,
+            own=own,
+            steps=steps,
+            as_given=as_given,
+        )
+        if not isinstance(self._source, RandomAccessSource):
+            yield from blocks
+            return
         try:
-            yield from self._indexed_blocks(
-                epoch=epoch,
-                first_step=first,
-                epochs=max(0, (FOR_EVER if epochs is None else epochs) - epoch),
-                rows=rows,
-                own=own,
-                steps=steps,
-                as_given=as_given,
-            )
-        except (tf.errors.OpError, UnicodeDecodeError) as error:
+            for block in blocks:
+                self._source.check(block)
+                yield block
+        except (tf.errors.OpError, UnicodeDecodeError):
             # TensorFlow quotes a record that it cannot parse, whatever its bytes are.
-            if not isinstance(self._source, RandomAccessSource):
+            if not isinstance(self._source, RecordSource):
                 raise
-            failure = self._source.explain(str(error))
+            failure = self._source.explain()
             if failure is None:
                 raise
             raise failure from failure.__cause__

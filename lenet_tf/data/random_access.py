@@ -10,10 +10,11 @@ read and transformed in several threads, while the device trains on the block be
 
 from __future__ import annotations
 
-import collections
 import concurrent.futures
 import functools
+import itertools
 import os
+import re
 import weakref
 from collections.abc import Callable
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -35,6 +36,8 @@ from lenet_tf.data.sources import (
 from lenet_tf.errors import DataError, UsageError
 
 Transform: TypeAlias = Callable[[object], object]
+
+_FAILURES = 16  # errors that are kept, more than there are blocks read ahead
 
 # Reading waits for a disk more than it computes, so more threads than cores help.
 _THREADS = min(32, (os.cpu_count() or 1) + 4)
@@ -107,8 +110,9 @@ class RandomAccessSource:
         self._like = first
         # The first example of positive weight, which fills rows of weight 0.
         self._stand_in_index, self._stand_in = self._first_of_positive_weight()
-        # Errors of the last blocks, of which some may be read ahead of the others.
-        self._failures = collections.deque[DataError](maxlen=8)
+        # What went wrong in the last blocks, which may be read ahead, by number.
+        self._failures: dict[int, Exception] = {}
+        self._numbers = itertools.count(1)
         self._pool = concurrent.futures.ThreadPoolExecutor(_THREADS, "lenet_tf_read")
 
     def gather(self, index: tf.Tensor, as_given: bool = False) -> Block:
@@ -128,12 +132,23 @@ class RandomAccessSource:
             for (name, entry), column in zip(spec.items(), columns, strict=True)
         }
 
-    def explain(self, message: str) -> DataError | None:
-        """Returns the error of an example that has made a block fail, if one has."""
-        for failure in self._failures:
-            if str(failure) in message:
-                return failure
-        return None
+    def check(self, block: Block) -> None:
+        """Raises the error of an example that could not be read for a block.
+
+        TensorFlow would print a page for an error that is raised while it reads, so the
+        weights of such a block are a negative number, which tells the error.
+        """
+        first = float(block[WEIGHT][0, 0])
+        if first < 0:
+            failure = self._failures[int(-first)]
+            raise failure from failure.__cause__
+
+    def _failed(self, failure: Exception) -> float:
+        """Keeps an error for `check`; returns the weight that tells it."""
+        number = next(self._numbers)
+        self._failures[number] = failure
+        self._failures.pop(number - _FAILURES, None)
+        return -number
 
     @functools.cached_property
     def checksum(self) -> int:
@@ -165,9 +180,10 @@ class RandomAccessSource:
         parts = [range(i, min(i + size, order.size)) for i in starts]
         try:
             list(self._pool.map(fill, parts))
-        except DataError as error:
-            self._failures.append(error)
-            raise
+        except (DataError, RuntimeError) as error:  # of an example; of Python's end
+            for name, value in self._stand_in.items():
+                columns[name][...] = value[()]
+            weight[:] = self._failed(error)
         names = {**self.spec, WEIGHT: weight}  # in the order of `gather`
         return [columns[k].reshape(index.shape + columns[k].shape[1:]) for k in names]
 
@@ -220,4 +236,5 @@ def is_read_by_row(arrays: Arrays) -> bool:
 
 
 def _line(error: Exception) -> str:
-    return one_line(f"{type(error).__name__}: {error}")
+    text = re.sub(r"\{\{.*?\}\} ?", "", str(error))  # names of TensorFlow's own
+    return one_line(f"{type(error).__name__}: {text}")

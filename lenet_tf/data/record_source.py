@@ -56,7 +56,7 @@ class RecordSource(RandomAccessSource):
         """Returns the examples with given indices; see `IndexedSource`."""
         source = weakref.ref(self)  # TensorFlow keeps the function for ever
 
-        def read(index: np.ndarray) -> np.ndarray:
+        def read(index: np.ndarray) -> tuple[np.ndarray, np.float32]:
             this = source()
             assert this is not None
             return this._read_records(index)
@@ -64,7 +64,9 @@ class RecordSource(RandomAccessSource):
         order = tf.reshape(index, [-1])
         padding = order == PADDING
         order = tf.where(padding, self._stand_in_index, order)
-        records = tf.ensure_shape(tf.numpy_function(read, [order], tf.string), [None])
+        records, failure = tf.numpy_function(read, [order], [tf.string, tf.float32])
+        records = tf.ensure_shape(records, [None])
+        failure = tf.ensure_shape(failure, [])
         columns = {
             name: values[: tf.size(order)]
             for name, values in self._decode(self._records.parse(records)).items()
@@ -79,29 +81,35 @@ class RecordSource(RandomAccessSource):
                 for name, value in self._stand_in.items():
                     kept = tf.reshape(weight != 0, [-1] + [1] * value.ndim)
                     columns[name] = tf.where(kept, columns[name], value[()])
-        columns[WEIGHT] = weight
+        columns[WEIGHT] = tf.where(failure < 0, failure, weight)
         return {name: _like(index, values) for name, values in columns.items()}
 
-    def explain(self, message: str) -> DataError | None:
-        """Returns the error of an example that has made a block fail, if one has."""
-        failure = super().explain(message)
-        for index in () if failure else self._last_read:
+    def explain(self) -> DataError | None:
+        """Returns the error of a record that TensorFlow could not decode, if any."""
+        for index in self._last_read:
             for i in index:
                 try:
                     self._example(int(i))
                 except DataError as found:
                     return found
-        return failure
+        return None
 
-    def _read_records(self, index: np.ndarray) -> np.ndarray:
-        """Reads records [N], and repeats the last up to a multiple of 32."""
+    def _read_records(self, index: np.ndarray) -> tuple[np.ndarray, np.float32]:
+        """Reads records [N], and repeats the last up to a multiple of 32.
+
+        Returns:
+          The records, and 0, or the weight that tells an error; see `check`.
+        """
         self._last_read.append(index)
+        failure = 0.0
         try:
             records = self._records.serialized(index)
         except DataError as error:
-            self._failures.append(error)
-            raise
-        return np.pad(records, [0, -len(records) % _AT_ONCE], mode="edge")
+            failure = self._failed(error)
+            records = self._records.serialized([self._stand_in_index])
+            records = records.repeat(len(index))
+        padded = np.pad(records, [0, -len(records) % _AT_ONCE], mode="edge")
+        return padded, np.float32(failure)
 
     def _decode(self, parsed: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Returns the examples of parsed records [N, ...], N a multiple of 32."""

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
+from programs import run
 
 import lenet_tf
 from lenet_tf.data.batches import Batches
@@ -344,3 +345,28 @@ def test_memory_maps_are_not_copied(tmp_path: pathlib.Path) -> None:
     del data
     gc.collect()
     assert held() is None  # and TensorFlow does not keep it
+
+
+def test_a_bad_example_is_one_error_and_no_page_of_tensorflow(
+    tmp_path: pathlib.Path,
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import numpy as np, tensorflow as tf, lenet_tf\n"
+        "def read(example):\n"
+        "    image = tf.io.decode_image(example['file'])\n"
+        "    return {'image': image}\n"
+        "good = tf.io.encode_png(np.zeros([2, 2, 1], np.uint8)).numpy()\n"
+        "files = np.array([good] * 40 + [b'bad'] + [good] * 59, object)\n"
+        "data = lenet_tf.Batches({'file': files}, 4, transform=read)\n"
+        "for block in data.blocks(steps_per_loop=2, epochs=2):\n"
+        "    print(len(block['image']))\n"
+    )
+    finished = run(str(script))
+    assert finished.status == 1
+    assert finished.stdout.split() == ["2"] * 5
+    *_, last = finished.stderr.splitlines()
+    assert "DataError: transform fails for example 40: InvalidArgumentError: U" in last
+    assert "{{" not in last
+    assert "op_kernel" not in finished.stderr
+    assert "shutdown" not in finished.stderr
