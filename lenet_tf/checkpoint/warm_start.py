@@ -149,6 +149,11 @@ def _path_of(source: pathlib.Path | str, which: str) -> str:
     """Returns the prefix of the checkpoint's files."""
     directory = pathlib.Path(source)
     if not directory.is_dir():
+        if not pathlib.Path(f"{source}.index").exists():
+            raise CheckpointError(
+                f"{source} is neither the directory of a run nor a checkpoint: give "
+                "one, such as runs/mnist or runs/mnist/checkpoints/step-700"
+            )
         return str(source)
     try:
         return find_checkpoint(directory, which)

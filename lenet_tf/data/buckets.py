@@ -36,6 +36,11 @@ def check_buckets(buckets: Buckets | None) -> dict[str, tuple[int, ...]]:
         above the one before.
     """
     checked: dict[str, tuple[int, ...]] = {}
+    if buckets is not None and not isinstance(buckets, Mapping):
+        raise UsageError(
+            f"buckets is {buckets!r}: give the lengths of each entry that needs them, "
+            "as in {'tokens': (32, 64)}"
+        )
     for name, lengths in dict(buckets or {}).items():
         numbers = (lengths,) if isinstance(lengths, int) else tuple(lengths)
         whole = all(isinstance(n, int | np.integer) for n in numbers)

@@ -116,7 +116,8 @@ def check_like(first: np.ndarray, where: str, value: object) -> np.ndarray:
             )
     raise DataError(
         f"{where} is {_kind(array)}, but that of example 0 is {_kind(first)}: give all "
-        "examples one shape and dtype, for instance with transform="
+        "examples one shape and dtype, with transform= for instance, or name the "
+        "lengths with buckets="
     )
 
 

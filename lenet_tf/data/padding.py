@@ -165,6 +165,9 @@ def _of_rows(name: str, values: object) -> tf.RaggedTensor:
     try:
         given = list(values)  # type: ignore[call-overload]
         rows = [np.asarray(row) for row in given]
+        kinds = {row.dtype.kind in "OSU" for row in rows if row.size}
+        if len(kinds) > 1:
+            raise TypeError("some rows are of strings, others of numbers")
         joined = np.concatenate([row for row in rows if len(row)] or rows[:1])
         if not any(hasattr(row, "dtype") for row in given):
             joined = joined.astype(OF_PYTHON.get(joined.dtype, joined.dtype))

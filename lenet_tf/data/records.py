@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from lenet_tf.data.crc32c import crc32c, masked
-from lenet_tf.errors import DataError
+from lenet_tf.errors import DataError, UsageError
 
 Files: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Features: TypeAlias = Mapping[str, object]  # as tf.io.parse_example takes them
@@ -52,6 +52,7 @@ class Records:
     Raises:
       DataError: No file matches, or one cannot be read, is not a TFRecord file, is
         damaged, or is compressed.
+      UsageError: A feature gives sparse tensors.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Records:
         decode: Decode | None = None,
     ) -> None:
         self.files: list[str] = _paths(files)
-        self._features = None if features is None else dict(features)
+        self._features = _checked(features)
         self.decode = decode
         with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
             places = list(pool.map(_places, self.files))
@@ -162,9 +163,29 @@ class Records:
         self._checked[numbers] = True
 
 
+def _checked(features: Features | None) -> dict[str, object] | None:
+    """Returns the features, if they make dense or ragged tensors."""
+    if features is None:
+        return None
+    if not isinstance(features, Mapping):
+        raise UsageError(
+            f"features is {features!r}: give a dict, as in "
+            '{"label": tf.io.FixedLenFeature([], tf.int64)}'
+        )
+    for name, feature in features.items():
+        if isinstance(feature, tf.io.VarLenFeature | tf.io.SparseFeature):
+            raise UsageError(
+                f"feature {name!r} is a {type(feature).__name__}, which gives sparse "
+                "tensors: use tf.io.RaggedFeature(dtype), and Batches(buckets=...)"
+            )
+    return dict(features)
+
+
 def _paths(files: Files) -> list[str]:
     if isinstance(files, str | os.PathLike):
         path = os.fspath(files)
+        if os.path.isdir(path):
+            raise DataError(f"{path} is a folder: give a pattern, as {path}/*.tfrecord")
         paths = [path] if os.path.exists(path) else sorted(glob.glob(path))
         if not paths:
             raise DataError(f"no file matches {path}: give the path of TFRecord files")

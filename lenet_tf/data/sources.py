@@ -167,9 +167,14 @@ def _resident(name: str, values: np.ndarray) -> tf.Tensor:
             raise TypeError(f"name its lengths, as in buckets={{{name!r}: (32, 64)}}")
         return tf.constant(values)
     except (TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        if "non-rectangular" in reason:
+            reason = (
+                "its rows differ in length, so name their lengths, as in "
+                f"buckets={{{name!r}: (32, 64)}}"
+            )
         raise UsageError(
-            f"entry {name!r} is not an array [N, ...] of numbers or strings: "
-            f"{' '.join(str(error).split())}"
+            f"entry {name!r} is not an array [N, ...] of numbers or strings: {reason}"
         ) from error
 
 

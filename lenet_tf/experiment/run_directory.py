@@ -193,6 +193,8 @@ class Workdir:
         Raises:
           UsageError: A value is no JSON value, or the file cannot be written.
         """
+        if self._poll is None:
+            raise UsageError("write_result belongs into the `with` of the Workdir")
         result = as_json(values)
         if self._trainer is not None:
             record = self._trainer.record

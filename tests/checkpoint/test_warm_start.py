@@ -213,7 +213,10 @@ def half(model: Net) -> Net:
         (lambda run: load_weights(Net(0.5), run, weights="averaged"), "weights='raw'"),
         (lambda run: load_weights(Net(0.5), run, which="last"), "'latest' or 'best'"),
         (lambda run: load_weights(tf.Module(), run), "has no variables yet"),
-        (lambda run: load_weights(Net(0.5), run / "none"), "index file is missing"),
+        (
+            lambda run: load_weights(Net(0.5), run / "none"),
+            "is neither the directory of a run nor a checkpoint",
+        ),
         (
             lambda run: load_weights(
                 Net(0.5),

@@ -245,6 +245,9 @@ def test_what_is_too_long_is_named(kind: str) -> None:
             "^buckets has 'y'",
         ),
         (tf.data.Dataset.range(3).map(lambda i: {"x": i}), {"x": 2}, "must be a dense"),
+        ({"x": [[1], [2, 3]]}, None, r"buckets=\{'x': \(32, 64\)\}"),
+        ({"x": [[1]]}, (3, 4), r"^buckets is \(3, 4\): give the lengths of each"),
+        ({"x": [["a"], [2]]}, {"x": 2}, "some rows are of strings, others of numbers"),
         (dataset(), {}, r"'tokens' of the dataset .* buckets=\{'tokens': \(32, 64\)\}"),
     ],
     ids=[
@@ -254,6 +257,9 @@ def test_what_is_too_long_is_named(kind: str) -> None:
         "unnamed",
         "stream",
         "scalar",
+        "unnamed lists",
+        "tuple",
+        "mixed",
         "unnamed stream",
     ],
 )

@@ -17,7 +17,7 @@ from lenet_tf.data import Records
 from lenet_tf.data.batches import Batches
 from lenet_tf.data.random_access import RandomAccessSource
 from lenet_tf.data.record_source import RecordSource
-from lenet_tf.errors import DataError
+from lenet_tf.errors import DataError, UsageError
 
 N = 83
 IMAGES = np.random.default_rng(0).integers(0, 256, [N, 5, 4, 1], np.uint8)
@@ -293,6 +293,17 @@ def test_what_is_no_graph_is_refused_at_once(pattern: str) -> None:
 
     with pytest.raises(DataError, match="cannot be made into a graph, so use Tensor"):
         Batches(Records(pattern, FEATURES, decode), 8, transform=transform)
+
+
+def test_what_cannot_be_files_or_features_is_refused(
+    pattern: str, tmp_path: pathlib.Path
+) -> None:
+    with pytest.raises(DataError, match=rf"is a folder: give .* {tmp_path}/\*"):
+        Records(tmp_path)
+    with pytest.raises(UsageError, match=r"sparse tensors: use tf\.io.RaggedFeature"):
+        Records(pattern, {"label": tf.io.VarLenFeature(tf.int64)})
+    with pytest.raises(UsageError, match="give a dict"):
+        Records(pattern, ["label"])
 
 
 def test_a_dataset_of_tfds_has_the_batches_of_its_arrays() -> None:
