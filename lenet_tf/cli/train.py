@@ -10,6 +10,8 @@ stopped run was, in the middle of an epoch too.
 
 from __future__ import annotations
 
+import pathlib
+
 from absl import flags
 
 from lenet_tf.cli import program, setting_flags
@@ -18,6 +20,7 @@ from lenet_tf.experiment.config import Config
 from lenet_tf.experiment.recipes import recipe
 from lenet_tf.experiment.runs import run
 from lenet_tf.files import read_json
+from lenet_tf.train import Action, JsonLines, TensorBoard
 
 setting_flags.define(Config)
 with program.group("Recipe"):
@@ -36,6 +39,27 @@ with program.group("Run directory"):
     )
 
 
+with program.group("Watching"):
+    _TENSORBOARD = flags.DEFINE_bool(
+        "tensorboard",
+        False,
+        "Whether to write the folder `tensorboard` of the workdir.",
+    )
+    _LOOPS = flags.DEFINE_bool(
+        "loops", False, "Whether to write a line of JSON for each loop to loops.jsonl."
+    )
+
+
+def _actions(config: Config, workdir: pathlib.Path) -> list[Action]:
+    actions: list[Action] = []
+    if _TENSORBOARD.value:
+        settings = config.as_dict()
+        actions.append(TensorBoard(workdir / "tensorboard", settings=settings))
+    if _LOOPS.value:
+        actions.append(JsonLines(workdir / "loops.jsonl"))
+    return actions
+
+
 def _config() -> Config:
     given = setting_flags.given(Config)
     if _CONFIG.value is None:
@@ -52,7 +76,9 @@ def _config() -> Config:
 
 def _main() -> None:
     workdir = _WORKDIR.value
-    result = run(_config(), workdir, resume=_RESUME.value)
+    config = _config()
+    actions = _actions(config, workdir)
+    result = run(config, workdir, resume=_RESUME.value, actions=actions)
     if not result:
         return  # The chief of several workers tells.
     print(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -30,13 +30,17 @@ from lenet_tf.files import read_json
 from lenet_tf.parallel.strategies import make_strategy
 from lenet_tf.parallel.workers import check_alike, is_chief, together
 from lenet_tf.signals import StopRequested, StopSignals
+from lenet_tf.train.actions import Action
 from lenet_tf.train.actions.progress import Progress
 from lenet_tf.train.saver import Saver
 from lenet_tf.train.trainer import Trainer
 
 
 def run(
-    config: Config, workdir: pathlib.Path | str, resume: bool = True
+    config: Config,
+    workdir: pathlib.Path | str,
+    resume: bool = True,
+    actions: Sequence[Action] = (),
 ) -> dict[str, Any]:
     """Trains by a configuration, evaluates the test split once, writes the results.
 
@@ -45,6 +49,7 @@ def run(
       workdir: Directory of the run; gets config.json, history.csv, result.json,
         report/, checkpoints/ and best/.
       resume: Whether to go on with a run that the workdir holds.
+      actions: Functions to call after each inner loop, as in `Trainer.fit`.
 
     Returns:
       What result.json holds; an empty dict in a worker that is not the chief, which
@@ -73,7 +78,7 @@ def run(
         if is_chief(strategy):
             free, defaults = config.free_on_resume(), Config().as_dict()
             held.enter_context(claim(workdir, settings, free, defaults))
-        _train(trainer, config, splits, workdir, resume, poll)
+        _train(trainer, config, splits, workdir, resume, poll, actions)
         try:
             test = trainer.evaluate(
                 as_batches(splits.test, config.eval_batch_size), poll
@@ -105,6 +110,7 @@ def _train(
     workdir: pathlib.Path,
     resume: bool,
     poll: Callable[[], None],
+    actions: Sequence[Action],
 ) -> None:
     validation = None
     if len(splits.validation):
@@ -118,7 +124,8 @@ def _train(
         background=config.background_save,
     )
     train = as_batches(splits.train, config.batch_size, config.seed)
-    actions = [Progress(logging.info)] if is_chief(trainer.strategy) else []
+    if is_chief(trainer.strategy):
+        actions = [Progress(logging.info), *actions]
     fit_in(
         saver,
         trainer,

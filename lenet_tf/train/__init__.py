@@ -11,10 +11,13 @@ from lenet_tf.train.actions import every_row as every_row
 from lenet_tf.train.actions import every_seconds as every_seconds
 from lenet_tf.train.actions import every_steps as every_steps
 from lenet_tf.train.actions.history import HistoryFile as HistoryFile
+from lenet_tf.train.actions.json_lines import JsonLines as JsonLines
 from lenet_tf.train.actions.patience import Patience as Patience
 from lenet_tf.train.actions.plateau import ReduceOnPlateau as ReduceOnPlateau
+from lenet_tf.train.actions.profile import Profile as Profile
 from lenet_tf.train.actions.progress import Progress as Progress
 from lenet_tf.train.actions.stop_after import StopAfter as StopAfter
+from lenet_tf.train.actions.tensorboard import TensorBoard as TensorBoard
 from lenet_tf.train.better import better_mode as better_mode
 from lenet_tf.train.derived import Derived as Derived
 from lenet_tf.train.derived import Score as Score

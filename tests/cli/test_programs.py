@@ -183,3 +183,13 @@ def test_noresume_does_not_overwrite_a_run(reference: pathlib.Path) -> None:
     finished = run("train.py", f"--workdir={reference}", "--noresume")
     assert finished.status == 1
     assert "holds a run already" in finished.stderr
+
+
+def test_a_run_can_be_watched(tmp_path: pathlib.Path) -> None:
+    flags = ["--tensorboard", "--loops", f"--workdir={tmp_path}"]
+    finished = run("train.py", *SMALL, *flags)
+    assert finished.status == 0, finished.stderr
+    lines = (tmp_path / "loops.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["row"]["epoch"] == 1
+    for folder in ("train", "validation"):
+        assert list((tmp_path / "tensorboard" / folder).glob("*tfevents*"))
