@@ -1,6 +1,7 @@
 from . import checkpoint as checkpoint
 from . import data as data
 from . import experiment as experiment
+from . import export as export
 from . import nn as nn
 from . import optim as optim
 from . import parallel as parallel

@@ -26,7 +26,7 @@ LAYERS = [
     GROUND,
     {"parallel"},
     {"optim", "nn", "data"},
-    {"checkpoint"},
+    {"checkpoint", "export"},
     {"train"},
     {"experiment"},
     {"keras"},  # the adapter: nothing imports it
