@@ -160,7 +160,7 @@ def read_json(path: pathlib.Path | str) -> dict[str, Any]:
     return value
 
 
-def write_csv(path: pathlib.Path | str, rows: Sequence[Mapping[str, float]]) -> None:
+def write_csv(path: pathlib.Path | str, rows: Sequence[Mapping[str, object]]) -> None:
     """Writes rows as CSV; numbers are written so that they read back bit for bit.
 
     Args:

@@ -13,6 +13,7 @@ Compressed files cannot be read in this way.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import glob
 import os
 import struct
@@ -33,6 +34,7 @@ Decode: TypeAlias = Callable[[dict[str, tf.Tensor]], Example]
 RECORD = "record"  # name of the entry if there are no features
 _HEADER = struct.Struct("<QI")  # length and its checksum, before each record
 _FOOTER = struct.Struct("<I")  # checksum of the record, after it
+_LOOKED_AT = 100  # records whose features are compared with those asked for
 _THREADS = 8  # a disk has several reads in hand at once
 
 
@@ -52,7 +54,7 @@ class Records:
     Raises:
       DataError: No file matches, or one cannot be read, is not a TFRecord file, is
         damaged, or is compressed.
-      UsageError: A feature gives sparse tensors.
+      UsageError: A feature gives sparse tensors, or is in none of the first records.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Records:
         self._begin = np.concatenate([begins for begins, _ in places])
         self._length = np.concatenate([lengths for _, lengths in places])
         self._checked = np.zeros(len(self._begin), bool)
+        self._check_names()
 
     def __len__(self) -> int:
         """Returns the number of records."""
@@ -94,7 +97,16 @@ class Records:
         return all(isinstance(feature, tf.io.FixedLenFeature) for feature in features)
 
     def part(self, start: int, stop: int) -> Records:
-        """Returns the records from `start` up to `stop`, as for a held-out part."""
+        """Returns the records from `start` up to `stop`, as for a held-out part.
+
+        Raises:
+          UsageError: There are no such records.
+        """
+        if not 0 <= start <= stop <= len(self):
+            raise UsageError(
+                f"part is {start} to {stop}: it must lie within 0 and {len(self)}, the "
+                "number of records"
+            )
         part = object.__new__(type(self))
         part.__dict__.update(self.__dict__)
         for name in ("_file", "_begin", "_length", "_checked"):
@@ -132,6 +144,24 @@ class Records:
             self._check(numbers[new], records[new])
         records[:] = [record[: -_FOOTER.size] for record in records]
         return records
+
+    def _check_names(self) -> None:
+        """Refuses a feature that none of the first records has.
+
+        TensorFlow takes a ragged feature that is missing for an empty one.
+        """
+        if self._features is None:
+            return
+        names: set[str] = set()
+        for record in self.serialized(range(min(_LOOKED_AT, len(self)))):
+            with contextlib.suppress(Exception):  # told when the record is read
+                names |= set(tf.train.Example.FromString(record).features.feature)
+        missing = sorted(self._features.keys() - names)
+        if names and missing:
+            raise UsageError(
+                f"feature {missing[0]!r} is in none of the first records, which have "
+                f"{', '.join(sorted(names))}"
+            )
 
     def _read_from_file(
         self, numbers: np.ndarray, places: np.ndarray, records: np.ndarray

@@ -19,4 +19,7 @@ from lenet_tf.experiment.runs import evaluate as evaluate
 from lenet_tf.experiment.runs import run as run
 from lenet_tf.experiment.settings import markdown_table as markdown_table
 from lenet_tf.experiment.settings import setting as setting
+from lenet_tf.experiment.sweeps import grid as grid
+from lenet_tf.experiment.sweeps import sweep as sweep
+from lenet_tf.experiment.sweeps import table as table
 from lenet_tf.experiment.workdir import claim as claim

@@ -196,6 +196,11 @@ class Workdir:
         if self._poll is None:
             raise UsageError("write_result belongs into the `with` of the Workdir")
         result = as_json(values)
+        if self._trainer is None and newest_whole(self.path / "checkpoints") is None:
+            raise UsageError(
+                f"{self.path} holds no checkpoint, so there is no run to be complete: "
+                "call fit before write_result"
+            )
         if self._trainer is not None:
             record = self._trainer.record
             result = {

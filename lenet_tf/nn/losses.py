@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
+from lenet_tf.errors import UsageError
 from lenet_tf.nn.distortion import Distortion
 from lenet_tf.nn.images import scale_pixels, standardize
 
@@ -37,7 +38,7 @@ def softmax_cross_entropy(
       float [B]. A label out of its range is an error, or NaN (on GPUs, under XLA, and
       with smoothing).
     """
-    labels = tf.cast(labels, tf.int32)
+    labels = _integers(labels)
     if not smoothing:
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
     target = tf.one_hot(labels, logits.shape[1], dtype=logits.dtype)
@@ -112,7 +113,7 @@ def correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
       float32 [B], 1.0 where the largest logit is that of the label, else 0.0.
     """
     predicted = tf.argmax(logits, axis=-1, output_type=tf.int32)
-    return tf.cast(tf.equal(predicted, tf.cast(labels, tf.int32)), tf.float32)
+    return tf.cast(tf.equal(predicted, _integers(labels)), tf.float32)
 
 
 def confusion(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -129,3 +130,18 @@ def confusion(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     classes = logits.shape[1]
     predicted = tf.one_hot(tf.argmax(logits, axis=-1), classes)
     return tf.one_hot(labels, classes)[:, :, None] * predicted[:, None, :]
+
+
+def _integers(labels: tf.Tensor) -> tf.Tensor:
+    """Returns labels as int32.
+
+    Raises:
+      UsageError: They are not integers, of which a cast would cut off a part.
+    """
+    labels = tf.convert_to_tensor(labels)
+    if not (labels.dtype.is_integer or labels.dtype.is_bool):
+        raise UsageError(
+            f"the labels are {labels.dtype.name}: give integers, as by "
+            "tf.cast(labels, tf.int32)"
+        )
+    return tf.cast(labels, tf.int32)

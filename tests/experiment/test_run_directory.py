@@ -190,6 +190,11 @@ def write_a_model(workdir: pathlib.Path) -> None:
         run.write_result({"model": tf.Module()})
 
 
+def write_before_fit(workdir: pathlib.Path) -> None:
+    with lenet_tf.Workdir(workdir, {}) as run:
+        run.write_result({"a": 1})
+
+
 def claim_twice(workdir: pathlib.Path) -> None:
     with lenet_tf.Workdir(workdir, {}), lenet_tf.Workdir(workdir, {}):
         pass

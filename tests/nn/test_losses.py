@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import keras
 import numpy as np
@@ -10,10 +10,12 @@ import pytest
 import tensorflow as tf
 
 import lenet_tf
+from lenet_tf.errors import UsageError
 from lenet_tf.nn.distortion import Distortion
 from lenet_tf.nn.images import scale_pixels, standardize
 from lenet_tf.nn.losses import (
     classification,
+    correct,
     distorted_classification,
     softmax_cross_entropy,
 )
@@ -176,3 +178,9 @@ def test_label_smoothing_is_that_of_keras(smoothing: float) -> None:
 def test_a_label_that_is_no_class_does_not_train_in_silence(label: int) -> None:
     loss = softmax_cross_entropy(tf.zeros([2, 3]), tf.constant([1, label]), 0.1)
     assert np.isnan(loss.numpy()).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("function", [softmax_cross_entropy, correct])
+def test_labels_that_are_no_integers_are_refused(function: Callable) -> None:
+    with pytest.raises(UsageError, match=r"^the labels are float32: give integers"):
+        function(tf.zeros([2, 3]), tf.constant([0.9, 1.0]))
