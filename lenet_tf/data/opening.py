@@ -15,6 +15,7 @@ from typing import TypeAlias
 import tensorflow as tf
 
 from lenet_tf.data.elements import flat_elements
+from lenet_tf.data.padded_records import PaddedRecords, can_pad
 from lenet_tf.data.padding import PaddedRows, pad_elements
 from lenet_tf.data.random_access import (
     Columns,
@@ -94,6 +95,8 @@ def _open_indexed(
         data = Columns(data)
     if isinstance(data, tuple | tf.data.Dataset) or not isinstance(data, RandomAccess):
         return None
+    if isinstance(data, Records) and transform is None and can_pad(data, longest):
+        return RecordSource(PaddedRecords(data, longest) if longest else data)
     if longest:
         return RandomAccessSource(PaddedRows(data, transform, longest))
     if isinstance(data, Records) and data.fixed_size:

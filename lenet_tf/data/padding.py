@@ -124,10 +124,10 @@ def pad_elements(
         for name, size in longest.items():
             values = tf.convert_to_tensor(element[name])
             length = tf.shape(values)[0]
-            told = [f"{_TOO_LONG}{name}", length, "largest", size]
-            with tf.control_dependencies([tf.debugging.Assert(length <= size, told)]):
+            fits = tf.debugging.Assert(length <= size, told(name, length, size))
+            with tf.control_dependencies([fits]):
                 more = [[0, size - length], *[[0, 0]] * (values.shape.rank - 1)]
-                values = tf.pad(values, more, constant_values=_nothing(values.dtype))
+                values = tf.pad(values, more, constant_values=nothing(values.dtype))
             padded[name] = tf.ensure_shape(values, [size, *values.shape[1:]])
             padded[length_name(name)] = length
         return padded
@@ -183,7 +183,7 @@ def gather_padded(values: tf.RaggedTensor, index: tf.Tensor, size: int) -> tf.Te
     """Returns rows [*index.shape, size, ...] of a ragged tensor, padded."""
     rows = tf.gather(values, tf.reshape(index, [-1]))
     inner = values.shape[2:]
-    dense = rows.to_tensor(_nothing(values.dtype), shape=[None, size, *inner])
+    dense = rows.to_tensor(nothing(values.dtype), shape=[None, size, *inner])
     shape = tf.concat([tf.shape(index), [size, *inner]], axis=0)
     return tf.ensure_shape(tf.reshape(dense, shape), [*index.shape, size, *inner])
 
@@ -202,5 +202,11 @@ def check_names(longest: Mapping[str, int], entries: Mapping[str, object]) -> No
             )
 
 
-def _nothing(dtype: tf.DType) -> tf.Tensor:
+def told(name: str, length: tf.Tensor, largest: int) -> list[object]:
+    """Returns what an assertion in a graph tells `explain_length`."""
+    return [f"{_TOO_LONG}{name}", length, "largest", largest]
+
+
+def nothing(dtype: tf.DType) -> tf.Tensor:
+    """Returns the value that padding has."""
     return tf.constant("") if dtype == tf.string else tf.zeros([], dtype)

@@ -96,6 +96,14 @@ class Records:
         features = (self._features or {}).values()
         return all(isinstance(feature, tf.io.FixedLenFeature) for feature in features)
 
+    @property
+    def ragged(self) -> set[str]:
+        """Names of the features whose length differs between records."""
+        features = (self._features or {}).items()
+        return {
+            k for k, feature in features if isinstance(feature, tf.io.RaggedFeature)
+        }
+
     def part(self, start: int, stop: int) -> Records:
         """Returns the records from `start` up to `stop`, as for a held-out part.
 

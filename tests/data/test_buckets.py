@@ -179,18 +179,51 @@ def test_an_endless_dataset() -> None:
     assert sizes == [next(b for b in (2, 4, 9) if b >= n) for n in longest]
 
 
-def test_records_of_different_lengths(tmp_path: pathlib.Path) -> None:
-    path = str(tmp_path / "a.tfrecord")
-    with tf.io.TFRecordWriter(path) as writer:
-        for tokens in TOKENS:
-            values = tf.train.Int64List(value=tokens)
-            feature = {"tokens": tf.train.Feature(int64_list=values)}
+def text_records(path: pathlib.Path, **settings: Any) -> Records:
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for tokens, words in zip(TOKENS, WORDS, strict=True):
+            numbers = tf.train.Int64List(value=tokens)
+            texts = tf.train.BytesList(value=[w.encode() for w in words])
+            feature = {
+                "tokens": tf.train.Feature(int64_list=numbers),
+                "words": tf.train.Feature(bytes_list=texts),
+                "label": tf.train.Feature(
+                    int64_list=tf.train.Int64List(value=[len(tokens)])
+                ),
+            }
             features = tf.train.Features(feature=feature)
             writer.write(tf.train.Example(features=features).SerializeToString())
-    records = Records(path, {"tokens": tf.io.RaggedFeature(tf.int64)})
-    batches = Batches(records, 4, seed=2, buckets={"tokens": (2, 4, 9)})
-    rows = Batches({"tokens": TOKENS}, 4, seed=2, buckets={"tokens": (2, 4, 9)})
-    assert_same(steps_of(batches), steps_of(rows))
+    ragged = {
+        "tokens": tf.io.RaggedFeature(tf.int64),
+        "words": tf.io.RaggedFeature(tf.string),
+        "label": tf.io.FixedLenFeature([], tf.int64),
+    }
+    return Records(str(path), ragged, **settings)
+
+
+@pytest.mark.parametrize("as_given", [False, True], ids=["replaced", "as_given"])
+def test_records_of_different_lengths(tmp_path: pathlib.Path, as_given: bool) -> None:
+    arrays = {"tokens": TOKENS, "words": [*map(list, WORDS)], "label": LENGTHS}
+    one_by_one = text_records(tmp_path / "a", decode=lambda parsed: parsed)
+    whole = Batches(arrays, 4, seed=2, buckets=BUCKETS)
+    for records in (text_records(tmp_path / "a"), one_by_one):
+        batches = Batches(records, 4, seed=2, buckets=BUCKETS)
+        assert batches.spec(1) == whole.spec(1)
+        for replicas in (1, 3):
+            assert_same(
+                steps_of(batches, replicas=replicas, as_given=as_given),
+                steps_of(whole, replicas=replicas, as_given=as_given),
+            )
+
+
+def test_a_record_that_is_too_long_is_named(tmp_path: pathlib.Path) -> None:
+    batches = Batches(
+        text_records(tmp_path / "a"), 4, buckets={"tokens": (4, 8), "words": 9}
+    )
+    with pytest.raises(
+        DataError, match=r"^entry 'tokens' of example 3 has the length 9"
+    ):
+        list(batches.blocks(epochs=1))
 
 
 def test_rows_with_more_axes() -> None:
