@@ -109,6 +109,12 @@ def _mirrored(
         count = available
     else:
         count = min(available, max(1, batch_size // MIN_EXAMPLES))
+    if count > available and not gpus and _configured_cpus():
+        raise UsageError(
+            f"num_replicas is {count}: this process was set up with {available} CPU "
+            f"device{'s' if available > 1 else ''} before, as by an earlier "
+            "make_strategy; ask for the largest number first"
+        )
     if count > available:
         raise UsageError(
             f"num_replicas is {count}: this machine has {available} {device} "

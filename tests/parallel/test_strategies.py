@@ -140,8 +140,21 @@ def test_a_number_of_replicas_that_is_none_is_refused(bad: int | str) -> None:
     assert str(error.value).startswith(f"num_replicas is {bad!r}: ")
 
 
+def test_more_replicas_than_cores_are_refused() -> None:
+    lines = in_new_process(
+        """
+        import lenet_tf
+        try:
+            lenet_tf.make_strategy(10_000)
+        except lenet_tf.UsageError as error:
+            print(error)
+        """
+    )
+    assert lines[0].startswith("num_replicas is 10000: this machine has ")
+
+
 def test_more_replicas_than_devices_are_refused_with_both_numbers() -> None:
-    with pytest.raises(UsageError, match=r"is 5: this machine has 4 CPU devices; ask"):
+    with pytest.raises(UsageError, match=r"is 5: this process was set up with 4 CPU"):
         make_strategy(5)
 
 
