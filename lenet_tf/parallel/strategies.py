@@ -113,7 +113,7 @@ def _mirrored(
         raise UsageError(
             f"num_replicas is {count}: this process was set up with {available} CPU "
             f"device{'s' if available > 1 else ''} before, as by an earlier "
-            "make_strategy; ask for the largest number first"
+            "make_strategy: ask for at most that many, or for the most at first"
         )
     if count > available:
         raise UsageError(
