@@ -45,8 +45,9 @@ class Batches:
           them is an np.memmap or `transform` is given;
         - an object whose `__getitem__(i)` returns example i, a dict or tuple of arrays,
           numbers or strings, and whose `__len__` their number. It is called from
-          several threads at once;
-        - a `tf.data.Dataset` of dicts, each a single example. A run resumes exactly
+          several threads at once. `Records` of TFRecord files are such an object;
+        - a `tf.data.Dataset` of dicts or tuples, which may be nested, each a single
+          example. A run resumes exactly
           only if the order is the same at each iteration. It may be endless if
           `steps_per_epoch` is given;
         - a function from the epoch (int, from 0) to such a dataset, for an order that

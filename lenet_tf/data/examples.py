@@ -88,6 +88,21 @@ def to_array(value: object, where: str) -> np.ndarray:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
+def of_python(array: np.ndarray, where: str) -> np.ndarray:
+    """Returns an array of Python's numbers in the dtype that TensorFlow gives them.
+
+    Raises:
+      DataError: A whole number does not fit into int32.
+    """
+    converted = array.astype(OF_PYTHON.get(array.dtype, array.dtype))
+    if array.dtype.kind in "iu" and (converted != array).any():
+        raise DataError(
+            f"{where} has {array[converted != array][0]}, which int32 cannot hold: "
+            "give NumPy numbers of a larger type in all examples"
+        )
+    return converted
+
+
 def check_like(first: np.ndarray, where: str, value: object) -> np.ndarray:
     """Converts an entry to an array, and checks that it is like the first example's.
 

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from lenet_tf.data.buckets import length_name
-from lenet_tf.data.examples import OF_PYTHON, flat, to_array
+from lenet_tf.data.examples import flat, of_python, to_array
 from lenet_tf.errors import DataError, UsageError
 
 
@@ -78,7 +78,7 @@ class PaddedRows:
             where = f"entry {name!r} of example {i}"
             values = to_array(entries[name], where)
             if not hasattr(entries[name], "dtype"):
-                values = values.astype(OF_PYTHON.get(values.dtype, values.dtype))
+                values = of_python(values, where)
             if not values.ndim:
                 raise DataError(f"{where} has no length: take it out of buckets")
             length = len(values)
@@ -165,13 +165,18 @@ def _of_rows(name: str, values: object) -> tf.RaggedTensor:
     try:
         given = list(values)  # type: ignore[call-overload]
         rows = [np.asarray(row) for row in given]
-        kinds = {row.dtype.kind in "OSU" for row in rows if row.size}
+        typed = any(hasattr(row, "dtype") for row in given)
+        kinds = {
+            row.dtype if typed else row.dtype.kind in "OSU" for row in rows if row.size
+        }
         if len(kinds) > 1:
-            raise TypeError("some rows are of strings, others of numbers")
+            raise TypeError("its rows differ in dtype: give all rows the same")
         joined = np.concatenate([row for row in rows if len(row)] or rows[:1])
-        if not any(hasattr(row, "dtype") for row in given):
-            joined = joined.astype(OF_PYTHON.get(joined.dtype, joined.dtype))
+        if not typed:
+            joined = of_python(joined, f"entry {name!r}")
         return tf.RaggedTensor.from_row_lengths(joined, [len(row) for row in rows])
+    except DataError:
+        raise
     except (TypeError, ValueError) as error:
         raise UsageError(
             f"entry {name!r} has buckets, so it must be a ragged tensor or a sequence "

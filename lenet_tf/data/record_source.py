@@ -50,7 +50,10 @@ class RecordSource(RandomAccessSource):
         # Entries that decoding leaves as they are, and their names before it.
         self._unchanged: dict[str, str] = {}
         self._decode_one = self._traced() if records.decode or transform else None
-        self._last_read = collections.deque[np.ndarray](maxlen=8)
+        # Fills a block that cannot be read, when its own file may be gone.
+        self._stand_in_record = records.serialized([self._stand_in_index])
+        # The block of an error and those read ahead of it.
+        self._last_read = collections.deque[np.ndarray](maxlen=4)
 
     def gather(self, index: tf.Tensor, as_given: bool = False) -> Block:
         """Returns the examples with given indices; see `IndexedSource`."""
@@ -106,8 +109,7 @@ class RecordSource(RandomAccessSource):
             records = self._records.serialized(index)
         except DataError as error:
             failure = self._failed(error)
-            records = self._records.serialized([self._stand_in_index])
-            records = records.repeat(len(index))
+            records = self._stand_in_record.repeat(len(index))
         padded = np.pad(records, [0, -len(records) % _AT_ONCE], mode="edge")
         return padded, np.float32(failure)
 

@@ -164,12 +164,14 @@ class Records:
         for record in self.serialized(range(min(_LOOKED_AT, len(self)))):
             with contextlib.suppress(Exception):  # told when the record is read
                 names |= set(tf.train.Example.FromString(record).features.feature)
-        missing = sorted(self._features.keys() - names)
-        if names and missing:
-            raise UsageError(
-                f"feature {missing[0]!r} is in none of the first records, which have "
-                f"{', '.join(sorted(names))}"
-            )
+        for name, feature in self._features.items():
+            optional = getattr(feature, "default_value", None) is not None
+            if names and name not in names and not optional:
+                raise UsageError(
+                    f"feature {name!r} is in none of the first records, which have "
+                    f"{', '.join(sorted(names))}: correct the name, or write the "
+                    "feature into them, empty if need be"
+                )
 
     def _read_from_file(
         self, numbers: np.ndarray, places: np.ndarray, records: np.ndarray

@@ -14,6 +14,7 @@ import csv
 import difflib
 import itertools
 import math
+import os
 import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
@@ -86,10 +87,14 @@ def sweep(
       which are NaN where there are too few runs.
 
     Raises:
-      UsageError: A setting is wrong, which is found out before the first run; and what
-        `run` raises.
+      UsageError: A setting is wrong, which is found out before the first run, or there
+        are several workers; and what `run` raises.
       StopRequested: SIGTERM or SIGINT came; the current run is saved.
     """
+    if "TF_CONFIG" in os.environ:
+        raise UsageError(
+            "TF_CONFIG is set: a sweep needs a single process, so unset it"
+        )
     if seeds < 1:
         raise UsageError(f"seeds is {seeds}: it must be at least 1")
     workdir = pathlib.Path(workdir)
@@ -136,8 +141,8 @@ def _scores(config: Config, workdir: pathlib.Path) -> dict[str, float] | None:
         logging.warning("%s: %s", workdir, error)
         return None
     with (workdir / "history.csv").open(newline="") as file:
-        *_, last = csv.DictReader(file)
-    held_out = float(last.get("val_accuracy") or math.nan)
+        rows = list(csv.DictReader(file))
+    held_out = float(rows[-1].get("val_accuracy") or math.nan) if rows else math.nan
     return {"val_accuracy": held_out, "test_accuracy": result["test_accuracy"]}
 
 

@@ -37,6 +37,9 @@ def softmax_cross_entropy(
     Returns:
       float [B]. A label out of its range is an error, or NaN (on GPUs, under XLA, and
       with smoothing).
+
+    Raises:
+      UsageError: The labels are not integers.
     """
     labels = _integers(labels)
     if not smoothing:
@@ -111,6 +114,9 @@ def correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
     Returns:
       float32 [B], 1.0 where the largest logit is that of the label, else 0.0.
+
+    Raises:
+      UsageError: The labels are not integers.
     """
     predicted = tf.argmax(logits, axis=-1, output_type=tf.int32)
     return tf.cast(tf.equal(predicted, _integers(labels)), tf.float32)

@@ -45,6 +45,12 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     return not _several(strategy) or cluster.is_chief(strategy.cluster_resolver)
 
 
+def is_chief_of(variable: tf.Variable) -> bool:
+    """Whether this process is the chief of the strategy that made a variable."""
+    strategy = getattr(variable, "distribute_strategy", None)
+    return strategy is None or is_chief(strategy)
+
+
 @contextlib.contextmanager
 def together(
     strategy: tf.distribute.Strategy, poll: Callable[[], None]

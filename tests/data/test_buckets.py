@@ -280,7 +280,12 @@ def test_what_is_too_long_is_named(kind: str) -> None:
         (tf.data.Dataset.range(3).map(lambda i: {"x": i}), {"x": 2}, "must be a dense"),
         ({"x": [[1], [2, 3]]}, None, r"buckets=\{'x': \(32, 64\)\}"),
         ({"x": [[1]]}, (3, 4), r"^buckets is \(3, 4\): give the lengths of each"),
-        ({"x": [["a"], [2]]}, {"x": 2}, "some rows are of strings, others of numbers"),
+        ({"x": [["a"], [2]]}, {"x": 2}, "rows differ in dtype: give all"),
+        (
+            {"x": [np.array([1]), np.array([0.5])]},
+            {"x": 2},
+            "rows differ in dtype: give all",
+        ),
         (dataset(), {}, r"'tokens' of the dataset .* buckets=\{'tokens': \(32, 64\)\}"),
     ],
     ids=[
@@ -293,6 +298,7 @@ def test_what_is_too_long_is_named(kind: str) -> None:
         "unnamed lists",
         "tuple",
         "mixed",
+        "mixed numbers",
         "unnamed stream",
     ],
 )
@@ -323,3 +329,11 @@ def test_nested_elements_have_the_names_that_rows_have() -> None:
     assert_same(a, b)
     pairs = tf.data.Dataset.range(5).map(lambda i: (i, {"x": i}))
     assert sorted(steps_of(Batches(pairs, 2))[0]) == ["0", "1/x", "weight"]
+
+
+@pytest.mark.parametrize("by_row", [False, True], ids=["memory", "row"])
+def test_a_number_that_int32_cannot_hold_is_named(by_row: bool) -> None:
+    rows = [[1], [2, 2**40]]
+    source = [{"x": row} for row in rows] if by_row else {"x": rows}
+    with pytest.raises(DataError, match=r"'x'.* has 1099511627776, which int32 cannot"):
+        list(Batches(source, 2, buckets={"x": 2}).blocks(epochs=1))

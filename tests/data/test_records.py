@@ -304,7 +304,7 @@ def test_what_cannot_be_files_or_features_is_refused(
         Records(pattern, {"label": tf.io.VarLenFeature(tf.int64)})
     with pytest.raises(UsageError, match="give a dict"):
         Records(pattern, ["label"])
-    with pytest.raises(UsageError, match=r"'labels' is in none .* have image, label$"):
+    with pytest.raises(UsageError, match=r"'labels' is in none .* have image, label:"):
         Records(pattern, {"labels": tf.io.RaggedFeature(tf.int64)})
     with pytest.raises(
         UsageError, match=r"^part is 60 to 90: it must lie within 0 and"

@@ -14,7 +14,7 @@ import numpy as np
 
 from lenet_tf.errors import UsageError
 from lenet_tf.files import make_folder, os_errors_as, write_text
-from lenet_tf.parallel.workers import is_chief
+from lenet_tf.parallel.workers import is_chief_of
 from lenet_tf.train.actions import Moment
 from lenet_tf.train.state import TrainState
 
@@ -41,8 +41,7 @@ class JsonLines:
         Raises:
           UsageError: The file cannot be written.
         """
-        strategy = getattr(state.step, "distribute_strategy", None)
-        self._writes = strategy is None or is_chief(strategy)
+        self._writes = is_chief_of(state.step)
         if self._writes:
             with os_errors_as(UsageError, f"{self.path} cannot be written"):
                 make_folder(self.path.parent)

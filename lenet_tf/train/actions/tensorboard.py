@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from lenet_tf.errors import UsageError
 from lenet_tf.files import make_folder, os_errors_as
-from lenet_tf.parallel.workers import is_chief
+from lenet_tf.parallel.workers import is_chief_of
 from lenet_tf.train.actions import Moment
 from lenet_tf.train.actions.event_files import cut_events
 from lenet_tf.train.state import TrainState
@@ -68,8 +68,7 @@ class TensorBoard:
         Raises:
           UsageError: The folder cannot be written.
         """
-        strategy = getattr(state.step, "distribute_strategy", None)
-        self._writes = strategy is None or is_chief(strategy)
+        self._writes = is_chief_of(state.step)
         if not self._writes:
             return
         with os_errors_as(UsageError, f"{self.folder} cannot be written"):
