@@ -110,12 +110,10 @@ def _run(main: Callable[[], int | None], doc: str | None) -> int | None:
     except UsageError as error:
         return _fail(str(error), 2 if _blames_a_flag(str(error), own) else 1)
     except StopRequested as stop:
-        print(stop, file=sys.stderr)
-        return stop.status
+        return _stopped(stop)
     except KeyboardInterrupt as interrupt:
-        stopped = StopRequested(interrupt.args[0] if interrupt.args else signal.SIGINT)
-        print(stopped, file=sys.stderr)
-        return stopped.status
+        signum = interrupt.args[0] if interrupt.args else signal.SIGINT
+        return _stopped(StopRequested(signum))
     except OSError as error:
         if error.filename:
             return _fail(f"{error.filename}: {error.strerror}", 1)
@@ -125,6 +123,13 @@ def _run(main: Callable[[], int | None], doc: str | None) -> int | None:
         # try again at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _fail(f"the standard output cannot be written: {error.strerror}", 1)
+
+
+def _stopped(stop: StopRequested) -> int:
+    # From here on objects are freed, in whose __del__ our handler would raise in vain.
+    _leave_signals_to_the_system()
+    print(stop, file=sys.stderr)
+    return stop.status
 
 
 def _interrupt(signum: int, frame: types.FrameType | None) -> None:
