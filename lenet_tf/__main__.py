@@ -10,6 +10,7 @@ PROGRAMS = {
     "train": "trains LeNet-5, or goes on with a run",
     "evaluate": "evaluates the test split with the weights of a run",
     "export": "writes the network of a run as a SavedModel",
+    "predict": "tells the digits in pictures",
     "sweep": "trains over a grid of settings and several seeds",
     "prepare_data": "prepares a dataset where TFDS keeps it",
     "launch_local": "starts several workers of one run on this machine",

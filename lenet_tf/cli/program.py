@@ -71,15 +71,21 @@ def group(title: str) -> Iterator[None]:
     _groups.setdefault(title, []).extend(defined)
 
 
-def run(main: Callable[[], int | None], doc: str | None) -> None:
+def run(
+    main: Callable[[], int | None],
+    doc: str | None,
+    arguments: list[str] | None = None,
+) -> None:
     """Parses the flags, calls `main`, and exits.
 
     Args:
       main: Does the program's work; returns the exit status, or None for 0.
       doc: Text that `--help` prints before the flags.
+      arguments: List that gets what is not a flag, such as names of files. None if
+        there may only be flags.
     """
     try:
-        status = _run(main, doc)
+        status = _run(main, doc, arguments)
         # At Python's end our handler would print a traceback.
         _leave_signals_to_the_system()
     except KeyboardInterrupt as second:  # while the run's own was being answered
@@ -87,7 +93,9 @@ def run(main: Callable[[], int | None], doc: str | None) -> None:
     sys.exit(status)
 
 
-def _run(main: Callable[[], int | None], doc: str | None) -> int | None:
+def _run(
+    main: Callable[[], int | None], doc: str | None, arguments: list[str] | None
+) -> int | None:
     own = flags.FlagValues()
     try:
         for signum in SIGNALS:
@@ -100,7 +108,13 @@ def _run(main: Callable[[], int | None], doc: str | None) -> int | None:
             print((doc or "").strip())
             print(_help_text(own))
             return 0
-        _parse(own, sys.argv)
+        rest = _parse(own, sys.argv)
+        if arguments is not None:
+            arguments[:] = rest
+        elif rest:
+            raise flags.Error(
+                f"{' '.join(rest)!r} is not a flag: flags are --name=value, see --help"
+            )
         _log_to_stderr()
         status = main()
         sys.stdout.flush()
@@ -142,9 +156,10 @@ def _leave_signals_to_the_system() -> None:
         signal.signal(signum, signal.SIG_DFL)
 
 
-def _parse(own: flags.FlagValues, argv: list[str]) -> None:
+def _parse(own: flags.FlagValues, argv: list[str]) -> list[str]:
+    """Parses the flags; returns what is not a flag."""
     try:
-        rest = own(argv)[1:]
+        rest: list[str] = own(argv)[1:]
     except flags.UnrecognizedFlagError as error:
         near = difflib.get_close_matches(error.flagname, list(own), n=1)
         hint = f"did you mean --{near[0]}?" if near else "see --help"
@@ -153,11 +168,8 @@ def _parse(own: flags.FlagValues, argv: list[str]) -> None:
         raise flags.Error("flagfile is not a text file: it must hold flags") from None
     except (flags.Error, ValueError) as error:
         raise flags.Error(" ".join(str(error).split())) from error
-    if rest:
-        raise flags.Error(
-            f"{' '.join(rest)!r} is not a flag: flags are --name=value, see --help"
-        )
     flags.FLAGS.mark_as_parsed()  # The flags themselves are the same objects.
+    return rest
 
 
 def _blames_a_flag(message: str, own: flags.FlagValues) -> bool:

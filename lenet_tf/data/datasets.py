@@ -71,6 +71,7 @@ class Splits:
       source: Origin of the raw files, in words.
       image_shape: Height, width and channels of every image.
       num_classes: Number of classes; labels are 0 to `num_classes` - 1.
+      class_names: Name of each class, such as "Trouser".
       train_examples: Size of `train`, known without reading it.
       validation_examples: Size of `validation`.
       test_examples: Size of `test`, known without reading it.
@@ -102,6 +103,7 @@ class Splits:
         self.source = source
         self.image_shape: tuple[int, int, int] = tuple(features[self._image_key].shape)
         self.num_classes: int = features[self._label_key].num_classes
+        self.class_names: tuple[str, ...] = tuple(features[self._label_key].names)
         self.train_examples: int = sizes["train"] - validation_examples
         self.validation_examples: int = validation_examples
         self.test_examples: int = sizes["test"]

@@ -9,7 +9,8 @@ from lenet_tf.experiment.build import load_splits as load_splits
 from lenet_tf.experiment.config import Config as Config
 from lenet_tf.experiment.exports import export_litert as export_litert
 from lenet_tf.experiment.exports import export_run as export_run
-from lenet_tf.experiment.exports import load_network as load_network
+from lenet_tf.experiment.network import Network as Network
+from lenet_tf.experiment.network import load_network as load_network
 from lenet_tf.experiment.recipes import RECIPES as RECIPES
 from lenet_tf.experiment.recipes import recipe as recipe
 from lenet_tf.experiment.report import plot_history as plot_history

@@ -14,16 +14,11 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from lenet_tf.checkpoint.restore import find_checkpoint, restore_model
-from lenet_tf.errors import UsageError
-from lenet_tf.experiment.build import build_trainer, load_splits
-from lenet_tf.experiment.config import Config
+from lenet_tf.experiment.network import load_network
 from lenet_tf.export.litert_file import litert
 from lenet_tf.export.writing import Exported, saved_model
-from lenet_tf.files import read_json
 from lenet_tf.nn.images import standardize
 from lenet_tf.nn.lenet import LeNet5
-from lenet_tf.parallel.strategies import make_strategy
 
 _IMAGES_FOR_INT8 = 500
 
@@ -50,8 +45,8 @@ def export_run(
       UsageError: The directory holds no run or no such checkpoint, or the folder exists
         or cannot be written.
     """
-    model, shape = load_network(workdir, which)
-    height, width, channels = shape
+    network = load_network(workdir, which)
+    height, width, channels = network.splits.image_shape
 
     def logits_of(model: LeNet5, image: tf.Tensor) -> tf.Tensor:
         tf.debugging.assert_equal(
@@ -69,7 +64,7 @@ def export_run(
 
     any_rank = {"image": tf.TensorSpec(None, tf.uint8)}
     return saved_model(
-        model,
+        network.model,
         path,
         {
             "serving_default": Exported(classify, any_rank),
@@ -102,7 +97,7 @@ def export_litert(
       UsageError: The directory holds no run or no such checkpoint, or the file cannot
         be written.
     """
-    model, shape = load_network(workdir, which)
+    network = load_network(workdir, which)
 
     def classify(model: LeNet5, image: tf.Tensor) -> dict[str, tf.Tensor]:
         logits = tf.cast(model(standardize(image)), tf.float32)
@@ -110,28 +105,8 @@ def export_litert(
 
     examples: list[dict[str, np.ndarray]] | None = None
     if int8:
-        config = Config.from_dict(read_json(pathlib.Path(workdir) / "config.json"))
-        images = load_splits(config).train.image[:_IMAGES_FOR_INT8]
+        images = network.splits.train.image[:_IMAGES_FOR_INT8]
         examples = [{"image": image[None].astype(np.float32) / 255} for image in images]
-    spec = {"image": tf.TensorSpec([1, *shape], tf.float32)}
-    return litert(model, path, Exported(classify, spec), examples)
-
-
-def load_network(
-    workdir: pathlib.Path | str, which: str = "best"
-) -> tuple[LeNet5, tuple[int, int, int]]:
-    """Returns the network of a run, with its weights, and the shape of its images.
-
-    Raises:
-      UsageError: The directory holds no run, or no such checkpoint.
-    """
-    workdir = pathlib.Path(workdir)
-    if not (workdir / "config.json").exists():
-        raise UsageError(f"workdir {workdir} holds no run: train one there first")
-    config = Config.from_dict(read_json(workdir / "config.json"))
-    path = find_checkpoint(workdir, which)
-    splits = load_splits(config)
-    trainer = build_trainer(config, splits, make_strategy(1))
-    restore_model(trainer.model, path)
-    assert isinstance(trainer.model, LeNet5)
-    return trainer.model, splits.image_shape
+    shape = [1, *network.splits.image_shape]
+    spec = {"image": tf.TensorSpec(shape, tf.float32)}
+    return litert(network.model, path, Exported(classify, spec), examples)

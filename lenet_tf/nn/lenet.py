@@ -222,6 +222,28 @@ class LeNet5(tf.Module):
         """
         return tf.nn.softmax(self(images))
 
+    def maps(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Computes the maps of the convolutions and subsamplings, to look at them.
+
+        Args:
+          images: Images, float32 [B, 32, 32, channels] in [0, 1].
+
+        Returns:
+          Maps by the name of the layer: `c1` [B, 28, 28, 6], `s2` [B, 14, 14, 6], `c3`
+          [B, 10, 10, 16] and `s4` [B, 5, 5, 16].
+        """
+        maps: dict[str, tf.Tensor] = {}
+        x = tf.cast(images, self.dtype)
+        layers: dict[str, Convolution | Subsample] = {
+            "c1": self.c1,
+            "s2": self.s2,
+            "c3": self.c3,
+            "s4": self.s4,
+        }
+        for name, layer in layers.items():
+            x = maps[name] = layer(x)
+        return maps
+
     @property
     def trainable_variables(self) -> tuple[tf.Variable, ...]:
         """Kernel and bias of each layer, from the input to the logits."""

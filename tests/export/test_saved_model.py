@@ -169,7 +169,7 @@ def test_a_litert_file_is_as_accurate(
         interpreter.set_tensor(given["index"], np.float32(image[None]) / 255)
         interpreter.invoke()
         classes.append(interpreter.get_tensor(got["index"])[0].argmax())
-    network, _ = load_network(trained, "latest")
+    network = load_network(trained, "latest").model
     logits = network(lenet_tf.standardize(test.image[:2000]))
     same = (np.array(classes) == np.argmax(logits, 1)).mean()
     assert same == 1 if kind == "litert" else same > 0.95
