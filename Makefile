@@ -1,7 +1,7 @@
 # Set-up and everyday commands; `make` alone lists them.
 #
 #     make train ARGS='--epochs=5 --seed=1'
-#     make test ARGS='tests/experiment/test_report.py -x'
+#     make test ARGS='tests/experiment/test_runs.py -x'
 #     make train PYTHON=python3.12
 #
 # Every command that needs .venv makes it first, and starts at once when it is done.

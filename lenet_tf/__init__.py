@@ -10,7 +10,7 @@ trainer = lenet_tf.Trainer(model, lenet_tf.Adam(1e-3), strategy=strategy)
 trainer.fit(lenet_tf.as_batches(splits.train, 64, seed=0), epochs=3)
 
 The names that everyone needs are here; all others are in the packages `data`, `nn`,
-`optim`, `parallel`, `checkpoint`, `train` and `experiment`, as in
+`optim`, `parallel`, `checkpoint`, `train`, `experiment`, `report` and `pictures`, as in
 `lenet_tf.nn.Distortion`. `__init__.pyi` lists them; TensorFlow is imported when the
 first of them is used.
 """

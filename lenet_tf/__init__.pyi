@@ -5,6 +5,8 @@ from . import export as export
 from . import nn as nn
 from . import optim as optim
 from . import parallel as parallel
+from . import pictures as pictures
+from . import report as report
 from . import train as train
 from .checkpoint import load_weights as load_weights
 from .data import Batches as Batches

@@ -9,6 +9,7 @@ import sys
 PROGRAMS = {
     "train": "trains LeNet-5, or goes on with a run",
     "evaluate": "evaluates the test split with the weights of a run",
+    "report": "writes the page about a run, or one that compares runs",
     "export": "writes the network of a run as a SavedModel",
     "predict": "tells the digits in pictures",
     "sweep": "trains over a grid of settings and several seeds",

@@ -18,6 +18,7 @@ from lenet_tf.cli import program, setting_flags
 from lenet_tf.errors import UsageError
 from lenet_tf.experiment.config import Config
 from lenet_tf.experiment.recipes import recipe
+from lenet_tf.experiment.reports import REPORT_FILE
 from lenet_tf.experiment.runs import run
 from lenet_tf.files import read_json
 from lenet_tf.train import Action, JsonLines, TensorBoard
@@ -37,8 +38,9 @@ with program.group("Run directory"):
     _RESUME = flags.DEFINE_bool(
         "resume", True, "Whether to go on with the run that the workdir holds."
     )
-
-
+    _REPORT = flags.DEFINE_bool(
+        "report", True, "Whether to write report.html at the end of the run."
+    )
 with program.group("Watching"):
     _TENSORBOARD = flags.DEFINE_bool(
         "tensorboard",
@@ -78,14 +80,22 @@ def _main() -> None:
     workdir = _WORKDIR.value
     config = _config()
     actions = _actions(config, workdir)
-    result = run(config, workdir, resume=_RESUME.value, actions=actions)
+    result = run(
+        config,
+        workdir,
+        resume=_RESUME.value,
+        actions=actions,
+        report=_REPORT.value,
+    )
     if not result:
         return  # The chief of several workers tells.
+    page = workdir / REPORT_FILE
+    place = page if page.exists() else workdir
     print(
         f"test accuracy {result['test_accuracy']:.2%}, test loss "
         f"{result['test_loss']:.4f}, {result['test_examples']:,} test examples, "
         f"{result['parameters']:,} parameters, {result['train_seconds']:.0f} s of "
-        f"training on {result['replicas']} replicas; see {workdir}"
+        f"training on {result['replicas']} replicas; see {place}"
     )
 
 

@@ -13,8 +13,6 @@ from lenet_tf.experiment.network import Network as Network
 from lenet_tf.experiment.network import load_network as load_network
 from lenet_tf.experiment.recipes import RECIPES as RECIPES
 from lenet_tf.experiment.recipes import recipe as recipe
-from lenet_tf.experiment.report import plot_history as plot_history
-from lenet_tf.experiment.report import write_curves as write_curves
 from lenet_tf.experiment.run_directory import Workdir as Workdir
 from lenet_tf.experiment.runs import evaluate as evaluate
 from lenet_tf.experiment.runs import run as run
@@ -24,3 +22,5 @@ from lenet_tf.experiment.sweeps import grid as grid
 from lenet_tf.experiment.sweeps import sweep as sweep
 from lenet_tf.experiment.sweeps import table as table
 from lenet_tf.experiment.workdir import claim as claim
+from lenet_tf.report.curves import plot_history as plot_history
+from lenet_tf.report.curves import write_curves as write_curves

@@ -50,6 +50,21 @@ def load_splits(config: Config) -> datasets.Splits:
     return splits
 
 
+def build_model(config: Config, splits: datasets.Splits) -> LeNet5:
+    """Makes the model, in the current strategy's scope."""
+    return LeNet5(
+        splits.num_classes,
+        splits.image_shape[2],
+        activation=config.activation,
+        subsampling=config.subsampling,
+        kernel=config.kernel,
+        initial=config.initial,
+        dropout=config.dropout,
+        precision=config.precision,
+        seed=config.seed,
+    )
+
+
 def build_trainer(
     config: Config, splits: datasets.Splits, strategy: tf.distribute.Strategy
 ) -> Trainer:
@@ -65,17 +80,7 @@ def build_trainer(
         tf.config.experimental.enable_op_determinism()
     xla = _uses_xla(config, on_gpu(strategy))
     with strategy.scope():
-        model = LeNet5(
-            splits.num_classes,
-            splits.image_shape[2],
-            activation=config.activation,
-            subsampling=config.subsampling,
-            kernel=config.kernel,
-            initial=config.initial,
-            dropout=config.dropout,
-            precision=config.precision,
-            seed=config.seed,
-        )
+        model = build_model(config, splits)
     steps_per_epoch = -(-splits.train_examples // config.batch_size)
     return Trainer(
         model,

@@ -18,12 +18,11 @@ import tensorflow as tf
 from lenet_tf.checkpoint.restore import find_checkpoint, restore_model
 from lenet_tf.data.datasets import Splits
 from lenet_tf.errors import UsageError
-from lenet_tf.experiment.build import build_trainer, load_splits
+from lenet_tf.experiment.build import build_model, load_splits
 from lenet_tf.experiment.config import Config
 from lenet_tf.files import read_json
 from lenet_tf.nn.images import standardize
 from lenet_tf.nn.lenet import LeNet5
-from lenet_tf.parallel.strategies import make_strategy
 
 _BATCH = 1000
 
@@ -109,7 +108,6 @@ def load_network(workdir: pathlib.Path | str, which: str = "best") -> Network:
     config = Config.from_dict(read_json(workdir / "config.json"))
     path = find_checkpoint(workdir, which)
     splits = load_splits(config)
-    trainer = build_trainer(config, splits, make_strategy(1))
-    restore_model(trainer.model, path)
-    assert isinstance(trainer.model, LeNet5)
-    return Network(trainer.model, config, splits)
+    model = build_model(config, splits)
+    restore_model(model, path)
+    return Network(model, config, splits)

@@ -26,11 +26,13 @@ from absl import logging
 from lenet_tf.checkpoint.storage import newest_whole
 from lenet_tf.data.batches import Batches
 from lenet_tf.errors import CheckpointError, UsageError
-from lenet_tf.experiment.report import draw_all_curves
+from lenet_tf.experiment.reports import try_to_report, write_own_report
 from lenet_tf.experiment.results import as_json, read_result, versions, write_result
 from lenet_tf.experiment.workdir import claim
 from lenet_tf.files import write_csv
 from lenet_tf.parallel.workers import any_worker, check_alike, is_chief, together
+from lenet_tf.report.curves import draw_all_curves
+from lenet_tf.report.parts import Section
 from lenet_tf.signals import StopRequested, StopSignals
 from lenet_tf.train.actions import Action, at, every_row
 from lenet_tf.train.actions.history import HistoryFile
@@ -62,7 +64,7 @@ class Workdir:
 
     Args:
       path: Folder of the run, made with its parents; gets config.json, history.csv,
-        result.json, report/, checkpoints/ and best/.
+        result.json, report.html, report/, checkpoints/ and best/.
       settings: All that the numbers of the run depend on, by name: JSON values, paths,
         or values of NumPy. A run is not resumed with other settings, and its result
         belongs to them, so the number of epochs should be among them.
@@ -176,14 +178,18 @@ class Workdir:
         self._trainer = trainer
         return fit_in(saver, trainer, train, actions, self._poll, **options)
 
-    def write_result(self, values: Mapping[str, object]) -> dict[str, Any]:
-        """Writes result.json, which makes the run complete, and draws its curves.
+    def write_result(
+        self, values: Mapping[str, object], sections: Sequence[Section] = ()
+    ) -> dict[str, Any]:
+        """Writes result.json, which makes the run complete, and report.html.
 
         All workers may call it; only the chief writes.
 
         Args:
           values: Results by name, such as metrics of the test set: JSON values, paths,
             or values of NumPy.
+          sections: Sections of the report besides curves, results and settings, such as
+            those of `lenet_tf.report.classification_sections`.
 
         Returns:
           Content of the file: the values; `steps`, `train_seconds` and `replicas`
@@ -215,6 +221,7 @@ class Workdir:
             if self._trainer is not None:
                 rows = self._trainer.record.rows
                 draw_all_curves(rows, self.path / "report" / "curves.png")
+            try_to_report(lambda: write_own_report(self.path, sections))
         self.result = result
         return result
 

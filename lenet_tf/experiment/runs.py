@@ -22,13 +22,14 @@ from lenet_tf.data import datasets
 from lenet_tf.errors import UsageError
 from lenet_tf.experiment.build import as_batches, build_trainer, load_splits
 from lenet_tf.experiment.config import Config
-from lenet_tf.experiment.report import draw_curves
+from lenet_tf.experiment.reports import try_to_report, write_report
 from lenet_tf.experiment.results import read_result, versions, write_result
 from lenet_tf.experiment.run_directory import fit_in
 from lenet_tf.experiment.workdir import claim
 from lenet_tf.files import read_json
 from lenet_tf.parallel.strategies import make_strategy
 from lenet_tf.parallel.workers import check_alike, is_chief, together
+from lenet_tf.report.curves import draw_curves
 from lenet_tf.signals import StopRequested, StopSignals
 from lenet_tf.train.actions import Action
 from lenet_tf.train.actions.progress import Progress
@@ -41,15 +42,17 @@ def run(
     workdir: pathlib.Path | str,
     resume: bool = True,
     actions: Sequence[Action] = (),
+    report: bool = True,
 ) -> dict[str, Any]:
     """Trains by a configuration, evaluates the test split once, writes the results.
 
     Args:
       config: Settings of the run.
       workdir: Directory of the run; gets config.json, history.csv, result.json,
-        report/, checkpoints/ and best/.
+        report.html, report/, checkpoints/ and best/.
       resume: Whether to go on with a run that the workdir holds.
       actions: Functions to call after each inner loop, as in `Trainer.fit`.
+      report: Whether to write report.html.
 
     Returns:
       What result.json holds; an empty dict in a worker that is not the chief, which
@@ -100,6 +103,8 @@ def run(
         }
         result = write_result(workdir, settings, result)
         draw_curves(trainer.record.history(), workdir / "report" / "curves.png")
+        if report:
+            try_to_report(lambda: write_report(workdir))
         return result
 
 

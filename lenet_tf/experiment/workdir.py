@@ -31,7 +31,7 @@ from lenet_tf.files import (
 
 # Folder below the workdir -> the files that we write there by renaming; None for all.
 _WRITTEN: Mapping[str, Collection[str] | None] = {
-    "": ("config.json", "history.csv", "result.json"),
+    "": ("config.json", "history.csv", "result.json", "report.html"),
     "checkpoints": ("checkpoint",),
     "best": ("best.json",),
     "report": None,

@@ -1,5 +1,17 @@
 """Pictures in files -> images as a dataset has them."""
 
+from lenet_tf.errors import UsageError
+
+try:
+    import PIL as PIL
+    import scipy as scipy
+except ModuleNotFoundError as error:
+    raise UsageError(
+        f"{error.name} is not installed: run pip install 'lenet_tf[pictures]'"
+    ) from error
+
+# isort: split
+
 from lenet_tf.pictures.digits import Digit as Digit
 from lenet_tf.pictures.digits import find_digit as find_digit
 from lenet_tf.pictures.digits import find_digits as find_digits

@@ -14,15 +14,9 @@ from collections.abc import Iterator
 from typing import IO
 
 import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lenet_tf.errors import UsageError
-
-try:
-    from PIL import Image, ImageOps, UnidentifiedImageError
-except ModuleNotFoundError as error:  # pragma: no cover
-    raise UsageError(
-        "Pillow is not installed: run pip install 'lenet_tf[pictures]'"
-    ) from error
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".pgm")
 _MOST_PIXELS = 50_000_000

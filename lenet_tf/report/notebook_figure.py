@@ -1,6 +1,6 @@
 """A matplotlib figure that a notebook shows, although pyplot does not know it.
 
-Only `report` imports this file, and only when it draws: matplotlib is optional.
+Only `curves` imports this file, and only when it draws: matplotlib is optional.
 """
 
 from __future__ import annotations

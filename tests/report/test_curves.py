@@ -1,4 +1,4 @@
-"""Behaviour of lenet_tf.experiment.report."""
+"""Behaviour of lenet_tf.report.curves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matplotlib import pyplot
 from PIL import Image
 
 import lenet_tf
-from lenet_tf.experiment import report
+from lenet_tf.report import curves as report
 
 HISTORY: dict[str, list[float]] = {
     "epoch": [1, 2, 3],

@@ -25,7 +25,7 @@ from lenet_tf.train.better import better_mode
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from lenet_tf.experiment.figure import NotebookFigure
+    from lenet_tf.report.notebook_figure import NotebookFigure
 
 TRAINING_COLOR = "#2a6f97"
 VALIDATION_COLOR = "#d1603d"
@@ -63,7 +63,7 @@ def plot_history(
     # Imported here, so that a run that draws nothing does not wait for it. pyplot would
     # keep global state and choose a backend for all.
     try:
-        from lenet_tf.experiment.figure import NotebookFigure
+        from lenet_tf.report.notebook_figure import NotebookFigure
     except ModuleNotFoundError as error:
         raise UsageError(
             "matplotlib is not installed: run pip install 'lenet_tf[plots]'"
