@@ -2,6 +2,7 @@
 
     export_run("runs/mnist", "exported", which="best")
     export_litert("runs/mnist", "digits.tflite", int8=True)
+    export_onnx("runs/mnist", "digits.onnx")
 
 The network comes with the preparation of the images, so its input are images as the
 dataset has them: uint8, of 28x28 pixels for MNIST.
@@ -19,6 +20,7 @@ from lenet_tf.errors import UsageError
 from lenet_tf.experiment.build import build_trainer, load_splits
 from lenet_tf.experiment.config import Config
 from lenet_tf.export.litert_file import litert
+from lenet_tf.export.onnx_file import onnx
 from lenet_tf.export.writing import Exported, saved_model
 from lenet_tf.files import read_json
 from lenet_tf.nn.images import standardize
@@ -61,8 +63,7 @@ def export_run(
         return tf.cast(model(standardize(images)), tf.float32)
 
     def classify(model: LeNet5, image: tf.Tensor) -> dict[str, tf.Tensor]:
-        logits = logits_of(model, image)
-        return {"probabilities": tf.nn.softmax(logits), "class": tf.argmax(logits, -1)}
+        return _classes(logits_of(model, image))
 
     def logits(model: LeNet5, image: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"logits": logits_of(model, image)}
@@ -117,6 +118,35 @@ def export_litert(
     return litert(model, path, Exported(classify, spec), examples)
 
 
+def export_onnx(
+    workdir: pathlib.Path | str, path: pathlib.Path | str, which: str = "best"
+) -> pathlib.Path:
+    """Writes the network of a run as an ONNX file.
+
+    Its input is `image`, uint8 [N, H, W, C]; its outputs are `probabilities`, float32
+    [N, classes], and `class`, int64 [N].
+
+    Args:
+      workdir: Directory of the run.
+      path: File to write; an existing one is replaced.
+      which: Checkpoint of the run, "best" or "latest".
+
+    Returns:
+      The file.
+
+    Raises:
+      UsageError: tf2onnx is not installed, the directory holds no run or no such
+        checkpoint, its precision is mixed_bfloat16, or the file cannot be written.
+    """
+    model, shape = load_network(workdir, which)
+
+    def classify(model: LeNet5, image: tf.Tensor) -> dict[str, tf.Tensor]:
+        return _classes(tf.cast(model(standardize(image)), tf.float32))
+
+    spec = {"image": tf.TensorSpec([None, *shape], tf.uint8)}
+    return onnx(model, path, Exported(classify, spec))
+
+
 def load_network(
     workdir: pathlib.Path | str, which: str = "best"
 ) -> tuple[LeNet5, tuple[int, int, int]]:
@@ -135,3 +165,7 @@ def load_network(
     restore_model(trainer.model, path)
     assert isinstance(trainer.model, LeNet5)
     return trainer.model, splits.image_shape
+
+
+def _classes(logits: tf.Tensor) -> dict[str, tf.Tensor]:
+    return {"probabilities": tf.nn.softmax(logits), "class": tf.argmax(logits, -1)}
