@@ -2,6 +2,7 @@
 
     python -m lenet_tf export --workdir=runs/mnist --output=exported
     python -m lenet_tf export --format=litert_int8 --output=digits.tflite
+    python -m lenet_tf export --format=onnx --output=digits.onnx
 
 TensorFlow loads it without this library: tf.saved_model.load("exported").
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 from absl import flags
 
 from lenet_tf.cli import program
-from lenet_tf.experiment.exports import export_litert, export_run
+from lenet_tf.experiment.exports import export_litert, export_onnx, export_run
 
 _WORKDIR = program.define_path("workdir", "runs/mnist", "Directory of the run.")
 _OUTPUT = program.define_path("output", "exported", "Folder or file to write.")
@@ -21,8 +22,8 @@ _CHECKPOINT = flags.DEFINE_enum(
 _FORMAT = flags.DEFINE_enum(
     "format",
     "saved_model",
-    ["saved_model", "litert", "litert_int8"],
-    "Format: a SavedModel, or a file for LiteRT in float32 or int8.",
+    ["saved_model", "litert", "litert_int8", "onnx"],
+    "Format: a SavedModel, a file for LiteRT in float32 or int8, or an ONNX file.",
 )
 
 
@@ -30,6 +31,8 @@ def _main() -> None:
     run = _WORKDIR.value, _OUTPUT.value, _CHECKPOINT.value
     if _FORMAT.value == "saved_model":
         written = export_run(*run)
+    elif _FORMAT.value == "onnx":
+        written = export_onnx(*run)
     else:
         written = export_litert(*run, int8=_FORMAT.value == "litert_int8")
     print(f"exported to {written}")

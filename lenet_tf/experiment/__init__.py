@@ -8,6 +8,7 @@ from lenet_tf.experiment.build import build_trainer as build_trainer
 from lenet_tf.experiment.build import load_splits as load_splits
 from lenet_tf.experiment.config import Config as Config
 from lenet_tf.experiment.exports import export_litert as export_litert
+from lenet_tf.experiment.exports import export_onnx as export_onnx
 from lenet_tf.experiment.exports import export_run as export_run
 from lenet_tf.experiment.network import Network as Network
 from lenet_tf.experiment.network import load_network as load_network

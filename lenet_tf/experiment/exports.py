@@ -2,6 +2,7 @@
 
     export_run("runs/mnist", "exported", which="best")
     export_litert("runs/mnist", "digits.tflite", int8=True)
+    export_onnx("runs/mnist", "digits.onnx")
 
 The network comes with the preparation of the images, so its input are images as the
 dataset has them: uint8, of 28x28 pixels for MNIST.
@@ -16,6 +17,7 @@ import tensorflow as tf
 
 from lenet_tf.experiment.network import load_network
 from lenet_tf.export.litert_file import litert
+from lenet_tf.export.onnx_file import onnx
 from lenet_tf.export.writing import Exported, saved_model
 from lenet_tf.nn.images import standardize
 from lenet_tf.nn.lenet import LeNet5
@@ -56,8 +58,7 @@ def export_run(
         return tf.cast(model(standardize(images)), tf.float32)
 
     def classify(model: LeNet5, image: tf.Tensor) -> dict[str, tf.Tensor]:
-        logits = logits_of(model, image)
-        return {"probabilities": tf.nn.softmax(logits), "class": tf.argmax(logits, -1)}
+        return _classes(logits_of(model, image))
 
     def logits(model: LeNet5, image: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"logits": logits_of(model, image)}
@@ -110,3 +111,37 @@ def export_litert(
     shape = [1, *network.splits.image_shape]
     spec = {"image": tf.TensorSpec(shape, tf.float32)}
     return litert(network.model, path, Exported(classify, spec), examples)
+
+
+def export_onnx(
+    workdir: pathlib.Path | str, path: pathlib.Path | str, which: str = "best"
+) -> pathlib.Path:
+    """Writes the network of a run as an ONNX file.
+
+    Its input is `image`, uint8 [N, H, W, C]; its outputs are `probabilities`, float32
+    [N, classes], and `class`, int64 [N].
+
+    Args:
+      workdir: Directory of the run.
+      path: File to write; an existing one is replaced.
+      which: Checkpoint of the run, "best" or "latest".
+
+    Returns:
+      The file.
+
+    Raises:
+      UsageError: tf2onnx is not installed, the directory holds no run or no such
+        checkpoint, its precision is mixed_bfloat16, or the file cannot be written.
+    """
+    network = load_network(workdir, which)
+
+    def classify(model: LeNet5, image: tf.Tensor) -> dict[str, tf.Tensor]:
+        return _classes(tf.cast(model(standardize(image)), tf.float32))
+
+    shape = [None, *network.splits.image_shape]
+    spec = {"image": tf.TensorSpec(shape, tf.uint8)}
+    return onnx(network.model, path, Exported(classify, spec))
+
+
+def _classes(logits: tf.Tensor) -> dict[str, tf.Tensor]:
+    return {"probabilities": tf.nn.softmax(logits), "class": tf.argmax(logits, -1)}

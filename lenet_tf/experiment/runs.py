@@ -1,7 +1,7 @@
 """A whole training run in a workdir: data, model, training, test figures, report.
 
     result = run(Config(epochs=3), "runs/mnist")
-    result["test_accuracy"]
+    result["test_accuracy"], result["val_accuracy"]
 
 Given the same workdir again, `run` goes on where it stopped. When the run is complete,
 it only reads the result.
@@ -55,8 +55,9 @@ def run(
       report: Whether to write report.html.
 
     Returns:
-      What result.json holds; an empty dict in a worker that is not the chief, which
-      writes nothing.
+      What result.json holds: `test_accuracy` and `test_loss`, `val_accuracy` and
+      `val_loss` of the last epoch if examples are held out, counts, seconds, versions.
+      An empty dict in a worker that is not the chief, which writes nothing.
 
     Raises:
       UsageError: A setting, the data or the workdir is not as it must be.
@@ -91,8 +92,10 @@ def run(
             raise
         if not is_chief(strategy):
             return {}
+        last = trainer.record.rows[-1] if trainer.record.rows else {}
         result = {
             **_test_figures(test),
+            **{name: value for name, value in last.items() if name.startswith("val_")},
             "train_examples": len(splits.train),
             "validation_examples": len(splits.validation),
             "parameters": count_parameters(trainer.model),

@@ -10,7 +10,6 @@ read, and the one that was interrupted is resumed.
 
 from __future__ import annotations
 
-import csv
 import difflib
 import itertools
 import math
@@ -140,10 +139,7 @@ def _scores(config: Config, workdir: pathlib.Path) -> dict[str, float] | None:
     except NonFiniteError as error:
         logging.warning("%s: %s", workdir, error)
         return None
-    with (workdir / "history.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    held_out = float(rows[-1].get("val_accuracy") or math.nan) if rows else math.nan
-    return {"val_accuracy": held_out, "test_accuracy": result["test_accuracy"]}
+    return {name: result.get(name, math.nan) for name in SCORES}
 
 
 def _row(point: Point, scores: Sequence[Mapping[str, float]]) -> Row:

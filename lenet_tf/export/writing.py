@@ -80,7 +80,7 @@ def saved_model(
 
 def traced(
     model: tf.Module, name: str, exported: Exported
-) -> Callable[..., dict[str, tf.Tensor]]:
+) -> tf.types.experimental.ConcreteFunction:
     """Returns the graph of a function, in TensorFlow's own operations."""
 
     def signature(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -36,6 +36,8 @@ def test_one_epoch_of_the_reference_passes_80_percent(
     assert float(row["val_accuracy"]) > 0.8
     result = json.loads((reference / "result.json").read_text())
     assert result["test_accuracy"] > 0.8
+    for name in ("val_accuracy", "val_loss"):
+        assert result[name] == float(row[name])
     counts = {k: result[k] for k in result if k.endswith("examples")}
     assert counts == {
         "test_examples": 10_000,

@@ -86,16 +86,6 @@ def test_a_model_of_ones_own(replicas: int, tmp_path: pathlib.Path) -> None:
     np.testing.assert_allclose(theirs["output"], ours[:7], rtol=1e-5, atol=1e-6)
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A run on few real digits with averaged weights."""
-    workdir = tmp_path_factory.mktemp("run")
-    flags = ["--validation_examples=58000", "--epochs=2", "--num_replicas=1"]
-    finished = run("train.py", *flags, "--ema=0.9", f"--workdir={workdir}")
-    assert finished.status == 0, finished.stderr
-    return workdir
-
-
 def test_the_network_of_a_run(trained: pathlib.Path, tmp_path: pathlib.Path) -> None:
     folder = tmp_path / "exported"
     finished = run(
@@ -149,6 +139,7 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(tmp_path: pathlib.Path) ->
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "used"]
 
 
+@pytest.mark.filterwarnings("ignore:\\s*Warning.*tf.lite.Interpreter:UserWarning")
 @pytest.mark.parametrize("kind", ["litert", "litert_int8"])
 def test_a_litert_file_is_as_accurate(
     kind: str, trained: pathlib.Path, tmp_path: pathlib.Path
@@ -160,8 +151,7 @@ def test_a_litert_file_is_as_accurate(
         "--checkpoint=latest",
     )
     assert finished.status == 0, finished.stderr
-    with pytest.warns(UserWarning, match="LiteRT"):
-        interpreter = tf.lite.Interpreter(str(file))
+    interpreter = tf.lite.Interpreter(str(file))
     interpreter.allocate_tensors()
     (given,), (got,) = interpreter.get_input_details(), interpreter.get_output_details()
     test, classes = lenet_tf.load("mnist").test, []

@@ -39,13 +39,15 @@ def painted(grey: Image.Image, ground: str, ink: str) -> np.ndarray:
     return np.asarray(picture)
 
 
-def apart(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean difference of two images in [0, 1], at the best shift of up to a pixel.
+def nearest(found: np.ndarray, images: np.ndarray) -> int:
+    """Index of the image that is most like one, at the best shift of up to a pixel.
 
     Where the centre lies between two pixels, a digit may come out shifted by one.
     """
-    moved = [np.roll(a, (y, x), (0, 1)) for y in (-1, 0, 1) for x in (-1, 0, 1)]
-    return min(float(np.abs(m / 255 - b / 255).mean()) for m in moved)
+    shifts = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
+    moved = np.stack([np.roll(found, shift, (0, 1)) for shift in shifts]) / 255
+    apart = np.abs(moved[:, None] - images[None] / 255).mean(axis=(2, 3, 4))
+    return int(apart.min(axis=0).argmin())
 
 
 @pytest.mark.parametrize(
@@ -61,26 +63,25 @@ def apart(a: np.ndarray, b: np.ndarray) -> float:
 def test_a_digit_of_mnist_is_found_again_in_any_colours(
     mnist_images: np.ndarray, ground: str, ink: str
 ) -> None:
-    differences = []
-    for image in mnist_images:
+    same = 0
+    for i, image in enumerate(mnist_images):
         found = find_digit(painted(large(image), ground, ink)).image
         assert found.shape == (28, 28, 1)
         assert found.dtype == np.uint8
         assert found.max() == 255
-        differences.append(apart(found, image))
-    assert np.mean(differences) < 0.02  # of a mean brightness of 0.13
+        same += nearest(found, mnist_images) == i
+    assert same >= 198  # of 200; two may be alike
 
 
 def test_where_it_stands_and_how_large_it_is_does_not_matter(
     mnist_images: np.ndarray,
 ) -> None:
     digit = large(mnist_images[0], 400)
-    expected = find_digit(painted(digit, "white", "black")).image
     for side, place in ((100, (0, 0)), (300, (500, 40)), (60, (240, 700))):
         canvas = Image.new("L", (900, 800))
         canvas.paste(digit.resize((side, side), Image.Resampling.BICUBIC), place)
         found = find_digit(painted(canvas, "white", "black"))
-        assert apart(found.image, expected) < 0.02
+        assert nearest(found.image, mnist_images) == 0
         left, top, right, bottom = found.box
         assert place[0] / 900 - 0.01 <= left < right <= (place[0] + side) / 900 + 0.01
         assert place[1] / 800 - 0.01 <= top < bottom <= (place[1] + side) / 800 + 0.01
@@ -103,9 +104,7 @@ def test_light_from_one_side_and_noise_do_no_harm(mnist_images: np.ndarray) -> N
     shade = np.linspace(1, 0.5, 168)[None, :, None]
     photo = picture * shade + rng.normal(0, 3, picture.shape)
     photo = np.clip(photo, 0, 255).astype(np.uint8)
-    expected = find_digit(picture).image > 100
-    found = find_digit(photo).image > 100  # the ink is paler where it is dark
-    assert apart(found * 255, expected * 255) < 0.02
+    assert nearest(find_digit(photo).image, mnist_images) == 1
 
 
 def test_a_thin_line_becomes_as_wide_as_mnist_s() -> None:
@@ -125,8 +124,7 @@ def test_digits_in_lines_are_read_as_one_reads(mnist_images: np.ndarray) -> None
         )
     found = find_digits(painted(canvas, "white", "black"))
     assert len(found) == 6
-    for digit, image in zip(found, mnist_images, strict=False):
-        assert apart(digit.image, image) < 0.03
+    assert [nearest(digit.image, mnist_images) for digit in found] == [*range(6)]
 
 
 def test_the_bar_of_a_5_that_was_drawn_on_its_own_belongs_to_it() -> None:
