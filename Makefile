@@ -23,7 +23,7 @@ LOWEST := .venv-lowest
 PIP_INSTALL := -m pip install -qq --no-input --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-lowest lint docs wheel clean always
+.PHONY: help train test test-lowest lint docs notebook wheel clean always
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
@@ -47,6 +47,9 @@ lint: $(READY) ## Check the style, the format and the types
 docs: $(READY) ## Build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
 	@echo "site/index.html is ready; to search: $(RUN) -m http.server -d site"
+
+notebook: $(READY) ## Run examples/lenet.ipynb and keep its outputs
+	@$(RUN) scripts/run_notebook.py examples/lenet.ipynb
 
 wheel: $(READY) ## Build the package into dist/
 	@$(RUN) -m pip wheel -q --disable-pip-version-check --no-deps -w dist .

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import logging
 import os
 import pathlib
 import re
@@ -146,6 +147,22 @@ def _only_features_of_tfds(tfds: Any) -> Iterator[None]:
         yield
     finally:
         connector.cls_from_name = original
+
+
+@contextlib.contextmanager
+def without_warnings() -> Iterator[None]:
+    """Leaves out TFDS's warnings about its own code, which a user cannot mend."""
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        by_tfds = "tensorflow_datasets" in pathlib.Path(record.pathname).parts
+        return record.levelno >= logging.ERROR or not by_tfds
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(is_wanted)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_wanted)
 
 
 def image_and_label(builder: Any) -> tuple[str, str]:

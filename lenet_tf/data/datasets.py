@@ -207,19 +207,20 @@ class Splits:
         # Autotuning takes longer than reading.
         options.autotune.enabled = False
         wanted = {self._image_key: True, self._label_key: True}
-        return self._builder.as_dataset(
-            split=split,
-            shuffle_files=False,
-            decoders=tfds.decode.PartialDecoding(wanted),
-            read_config=tfds.ReadConfig(
-                options=options,
-                try_autocache=False,
-                skip_prefetch=True,
-                interleave_cycle_length=1,  # One file after the other.
-                num_parallel_calls_for_interleave_files=1,
-                num_parallel_calls_for_decode=16,
-            ),
-        )
+        with builders.without_warnings():
+            return self._builder.as_dataset(
+                split=split,
+                shuffle_files=False,
+                decoders=tfds.decode.PartialDecoding(wanted),
+                read_config=tfds.ReadConfig(
+                    options=options,
+                    try_autocache=False,
+                    skip_prefetch=True,
+                    interleave_cycle_length=1,  # One file after the other.
+                    num_parallel_calls_for_interleave_files=1,
+                    num_parallel_calls_for_decode=16,
+                ),
+            )
 
 
 def load(

@@ -10,6 +10,7 @@ import types
 import numpy as np
 import pytest
 from idx_writer import write_idx_dir
+from programs import run
 
 from lenet_tf.data import builders, datasets
 from lenet_tf.errors import DataError
@@ -54,6 +55,20 @@ def test_mnist_is_what_it_should_be(mnist: datasets.Splits) -> None:
     ]
     pixels = np.concatenate([mnist.train.image, mnist.validation.image])
     assert round(pixels.mean() / 255, 4) == 0.1307
+
+
+def test_reading_a_split_logs_no_warning(
+    tiny_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    script = tmp_path / "read.py"
+    script.write_text(
+        "import lenet_tf\n"
+        f"print(len(lenet_tf.load('mnist', data_dir={str(tiny_dir)!r}, "
+        "validation_examples=0).test))"
+    )
+    finished = run(str(script))
+    assert finished.stdout == "12\n"
+    assert "WARNING:absl" not in finished.stderr
 
 
 def test_slices_are_tfds_slices_in_order(mnist: datasets.Splits) -> None:

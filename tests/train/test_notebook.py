@@ -11,6 +11,8 @@ import line_model
 import pytest
 from jupyter_client.manager import start_new_kernel
 from line_model import checkpoints
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
 SETUP = f"""
@@ -77,6 +79,16 @@ def test_a_notebook_shows_a_widget_and_a_line_for_each_epoch(kernel: Kernel) -> 
         kernel.text("make_trainer().fit(make_batches(), epochs=1, progress=False);")
         == ""
     )
+
+
+@pytest.mark.parametrize("end", ["epochs=2", "steps=14"])
+def test_the_bars_leave_nothing_in_the_file_of_a_notebook(end: str) -> None:
+    cell = new_code_cell(f"{SETUP}_ = make_trainer().fit(make_batches(), {end})")
+    NotebookClient(new_notebook(cells=[cell]), kernel_name="python3").execute()
+    displays = [o.data for o in cell.outputs if o.output_type == "display_data"]
+    assert displays == [{}, {}]
+    lines = "".join(o.text for o in cell.outputs if o.get("name") == "stdout")
+    assert lines.count("  loss ") == 2
 
 
 @pytest.mark.parametrize("pyplot", [False, True], ids=["alone", "after pyplot"])

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from tqdm.auto import tqdm
+from tqdm.notebook import tqdm_notebook
 
 from lenet_tf.errors import UsageError
 from lenet_tf.signals import in_notebook
@@ -40,6 +41,7 @@ class Progress:
         self._write, self._metrics = write, metrics
         self._shows_bar = _can_show_bar()
         self._bar: tqdm | None = None
+        self._remove_bar: Callable[[], object] = lambda: None
 
     def check(self, state: TrainState, metrics: Sequence[str]) -> None:
         """Raises UsageError if the run does not have a metric to show."""
@@ -66,7 +68,7 @@ class Progress:
     def _move_bar(self, moment: Moment) -> None:
         done = moment.step - (moment.epoch - 1) * moment.steps_per_epoch
         if self._bar is None:
-            self._bar = tqdm(
+            self._bar, self._remove_bar = _show_bar(
                 initial=done - moment.loop_steps,
                 total=moment.steps_per_epoch,
                 desc=f"epoch {moment.epoch}/{moment.epochs}",
@@ -83,7 +85,7 @@ class Progress:
     def close(self) -> None:
         """Removes the bar, also when a run stops in the middle of an epoch."""
         if self._bar is not None:
-            self._bar.close()
+            self._remove_bar()
             self._bar = None
 
 
@@ -114,6 +116,26 @@ def _can_show_bar() -> bool:
         return in_notebook() or sys.stderr.isatty()
     except (AttributeError, ValueError):  # there is no stderr, or it is closed
         return False
+
+
+def _show_bar(**options: object) -> tuple[tqdm, Callable[[], object]]:
+    """Returns a new bar, and a function that removes it."""
+    if not issubclass(tqdm, tqdm_notebook):
+        bar = tqdm(**options)
+        return bar, bar.close
+    from IPython.display import display
+
+    # When a widget is closed, the notebook's file keeps its first text, "0%". An empty
+    # display takes the place of both.
+    bar = tqdm(**options, display=False)
+    shown = display(bar.container, display_id=True)
+
+    def remove() -> None:
+        bar.close()
+        bar.container.close()
+        shown.update({}, raw=True)
+
+    return bar, remove
 
 
 def epoch_line(moment: Moment) -> str:
