@@ -35,6 +35,7 @@ import tensorflow as tf
 from absl import flags, logging
 
 import lenet_tf
+from lenet_tf.cli.colours import RED, LogLines, paint
 from lenet_tf.errors import UsageError
 from lenet_tf.experiment.declaration import local_path
 from lenet_tf.signals import SIGNALS, StopRequested
@@ -201,7 +202,7 @@ def _help_text(own: flags.FlagValues) -> str:
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(paint("error:", RED, sys.stderr), message, file=sys.stderr)
     return status
 
 
@@ -210,9 +211,7 @@ def _log_to_stderr() -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.INFO)
     handler = logging.get_absl_handler()
-    handler.setFormatter(
-        python_logging.Formatter("%(levelname).1s %(asctime)s %(message)s", "%H:%M:%S")
-    )
+    handler.setFormatter(LogLines())
     handler.addFilter(_is_for_the_user)
     tf.get_logger().setLevel(python_logging.WARNING)
     tf.get_logger().handlers.clear()  # absl's handler has it already

@@ -32,6 +32,7 @@ def _main() -> None:
         raise flags.Error("seed is given: a sweep takes the seeds 0 to --seeds - 1")
     rows = sweep(settings, grid(_GRID.value), _SEEDS.value, _WORKDIR.value)
     print(table(rows))
+    print(f"see {_WORKDIR.value}")
 
 
 def main() -> None:

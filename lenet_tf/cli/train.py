@@ -11,10 +11,12 @@ stopped run was, in the middle of an epoch too.
 from __future__ import annotations
 
 import pathlib
+import sys
 
 from absl import flags
 
 from lenet_tf.cli import program, setting_flags
+from lenet_tf.cli.colours import BOLD, paint
 from lenet_tf.errors import UsageError
 from lenet_tf.experiment.config import Config
 from lenet_tf.experiment.recipes import recipe
@@ -40,6 +42,9 @@ with program.group("Run directory"):
     )
     _REPORT = flags.DEFINE_bool(
         "report", True, "Whether to write report.html at the end of the run."
+    )
+    _DRY_RUN = flags.DEFINE_bool(
+        "dry_run", False, "Whether to tell only what the run would do."
     )
 with program.group("Watching"):
     _TENSORBOARD = flags.DEFINE_bool(
@@ -79,20 +84,22 @@ def _config() -> Config:
 def _main() -> None:
     workdir = _WORKDIR.value
     config = _config()
-    actions = _actions(config, workdir)
+    actions = [] if _DRY_RUN.value else _actions(config, workdir)
     result = run(
         config,
         workdir,
         resume=_RESUME.value,
         actions=actions,
         report=_REPORT.value,
+        dry_run=_DRY_RUN.value,
     )
-    if not result:
-        return  # The chief of several workers tells.
+    if not result:  # of a dry run, or of a worker that is not the chief
+        return
     page = workdir / REPORT_FILE
     place = page if page.exists() else workdir
+    accuracy = f"test accuracy {result['test_accuracy']:.2%}"
     print(
-        f"test accuracy {result['test_accuracy']:.2%}, test loss "
+        f"{paint(accuracy, BOLD, sys.stdout)}, test loss "
         f"{result['test_loss']:.4f}, {result['test_examples']:,} test examples, "
         f"{result['parameters']:,} parameters, {result['train_seconds']:.0f} s of "
         f"training on {result['replicas']} replicas; see {place}"

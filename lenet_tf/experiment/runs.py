@@ -22,10 +22,11 @@ from lenet_tf.data import datasets
 from lenet_tf.errors import UsageError
 from lenet_tf.experiment.build import as_batches, build_trainer, load_splits
 from lenet_tf.experiment.config import Config
+from lenet_tf.experiment.plan import plan
 from lenet_tf.experiment.reports import try_to_report, write_report
 from lenet_tf.experiment.results import read_result, versions, write_result
 from lenet_tf.experiment.run_directory import fit_in
-from lenet_tf.experiment.workdir import claim
+from lenet_tf.experiment.workdir import check_settings, claim
 from lenet_tf.files import read_json
 from lenet_tf.parallel.strategies import make_strategy
 from lenet_tf.parallel.workers import check_alike, is_chief, together
@@ -43,6 +44,7 @@ def run(
     resume: bool = True,
     actions: Sequence[Action] = (),
     report: bool = True,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """Trains by a configuration, evaluates the test split once, writes the results.
 
@@ -53,11 +55,13 @@ def run(
       resume: Whether to go on with a run that the workdir holds.
       actions: Functions to call after each inner loop, as in `Trainer.fit`.
       report: Whether to write report.html.
+      dry_run: Whether to log only what the run would do, and to write nothing.
 
     Returns:
       What result.json holds: `test_accuracy` and `test_loss`, `val_accuracy` and
       `val_loss` of the last epoch if examples are held out, counts, seconds, versions.
-      An empty dict in a worker that is not the chief, which writes nothing.
+      An empty dict after a dry run, and in a worker that is not the chief, which writes
+      nothing.
 
     Raises:
       UsageError: A setting, the data or the workdir is not as it must be.
@@ -79,9 +83,16 @@ def run(
         poll = held.enter_context(together(strategy, stop.check))
         check_alike(strategy, _alike(settings, splits))
         trainer = build_trainer(config, splits, strategy)
-        if is_chief(strategy):
-            free, defaults = config.free_on_resume(), Config().as_dict()
+        free, defaults = config.free_on_resume(), Config().as_dict()
+        if dry_run:
+            check_settings(workdir, settings, free, defaults)
+        elif is_chief(strategy):
             held.enter_context(claim(workdir, settings, free, defaults))
+        if is_chief(strategy):
+            for line in plan(config, splits, trainer, workdir):
+                logging.info(line)
+        if dry_run:
+            return {}
         _train(trainer, config, splits, workdir, resume, poll, actions)
         try:
             test = trainer.evaluate(

@@ -24,9 +24,11 @@ from lenet_tf.errors import NonFiniteError, UsageError
 from lenet_tf.experiment.config import Config
 from lenet_tf.experiment.declaration import Value
 from lenet_tf.experiment.recipes import recipe
+from lenet_tf.experiment.reports import REPORT_FILE, compare, try_to_report
 from lenet_tf.experiment.runs import run
 from lenet_tf.experiment.settings import settings_of
 from lenet_tf.files import write_csv
+from lenet_tf.report.parts import Table
 
 Point = Mapping[str, Value]
 Row = dict[str, object]
@@ -71,7 +73,9 @@ def sweep(
     seeds: int,
     workdir: pathlib.Path | str,
 ) -> list[Row]:
-    """Runs all points with all seeds, one after the other, and writes sweep.csv.
+    """Runs all points with all seeds, one after the other, and compares them.
+
+    Means and deviations go into sweep.csv, and with the curves into report.html.
 
     Args:
       settings: Settings of all runs.
@@ -109,6 +113,7 @@ def sweep(
         scores = [_scores(config, workdir / _name(point, s)) for s, config in configs]
         rows.append(_row(point, [score for score in scores if score is not None]))
     write_csv(workdir / "sweep.csv", rows)
+    try_to_report(lambda: _report(workdir, rows, points, seeds))
     return rows
 
 
@@ -123,6 +128,30 @@ def table(rows: Sequence[Row]) -> str:
         ]
         lines.append("  ".join([" ".join(settings), f"{row['runs']} runs", *scores]))
     return "\n".join(lines)
+
+
+def _report(
+    workdir: pathlib.Path, rows: Sequence[Row], points: Sequence[Point], seeds: int
+) -> None:
+    """Writes the page that compares the runs, a colour for each point."""
+    shown = [
+        [", ".join(f"{k}={v}" for k, v in point.items()), row["runs"]]
+        + [f"{_percent(row[s])} ± {_percent(row[f'{s}_sd'])}" for s in SCORES]
+        for point, row in zip(points, rows, strict=True)
+    ]
+    columns = ["settings", "runs", *(name.replace("_", " ") for name in SCORES)]
+    runs = [
+        (workdir / _name(point, seed), str(line[0]))
+        for point, line in zip(points, shown, strict=True)
+        for seed in range(seeds)
+    ]
+    compare(
+        [path for path, _ in runs],
+        workdir / REPORT_FILE,
+        [name for _, name in runs],
+        f"Sweep {workdir}: {len(points)} settings, {seeds} seeds",
+        [Table(columns, shown, "Mean and standard deviation over the seeds")],
+    )
 
 
 def _config(settings: Mapping[str, Value], point: Point, seed: int) -> Config:

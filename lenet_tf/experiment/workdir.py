@@ -66,21 +66,31 @@ def claim(
     with _locked(workdir):
         for folder, names in _WRITTEN.items():
             remove_temporaries(workdir / folder, names)
-        path = workdir / "config.json"
-        with os_errors_as(UsageError, f"workdir {workdir} cannot be read"):
-            known = path.exists()
-            saved = any((workdir / "checkpoints").glob("*.index"))
-            begun = saved or (workdir / "history.csv").exists()
-        if known and begun:
-            there = {**(defaults or {}), **read_json(path)}
-            _check_same(workdir, there, config, free)
-        elif saved and not known:
-            raise UsageError(
-                f"workdir {workdir} holds checkpoints, but its config.json is gone: "
-                "put it back, or choose another workdir"
-            )
-        write_json(path, config)
+        check_settings(workdir, config, free, defaults)
+        write_json(workdir / "config.json", config)
         yield
+
+
+def check_settings(
+    workdir: pathlib.Path,
+    config: Mapping[str, Any],
+    free: Collection[str] = (),
+    defaults: Mapping[str, Any] | None = None,
+) -> None:
+    """Raises UsageError if a workdir holds a run of other settings; see `claim`."""
+    path = workdir / "config.json"
+    with os_errors_as(UsageError, f"workdir {workdir} cannot be read"):
+        known = path.exists()
+        saved = any((workdir / "checkpoints").glob("*.index"))
+        begun = saved or (workdir / "history.csv").exists()
+    if known and begun:
+        there = {**(defaults or {}), **read_json(path)}
+        _check_same(workdir, there, config, free)
+    elif saved and not known:
+        raise UsageError(
+            f"workdir {workdir} holds checkpoints, but its config.json is gone: "
+            "put it back, or choose another workdir"
+        )
 
 
 def _make(workdir: pathlib.Path) -> None:

@@ -58,6 +58,7 @@ def test_a_run_leaves_the_files_it_promises_and_no_others(
         "config.json",
         "history.csv",
         "report",
+        "report.html",
         "result.json",
     ]
     assert (reference / "report" / "curves.png").read_bytes()[1:4] == b"PNG"

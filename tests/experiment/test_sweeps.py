@@ -71,7 +71,11 @@ def test_a_killed_sweep_goes_on_and_repeats_no_run(
     test = [score["test_accuracy"] for score in scores]
     assert float(rows[0]["test_accuracy"]) == statistics.fmean(test)
     assert float(rows[0]["test_accuracy_sd"]) == statistics.stdev(test)
-    assert len(said.splitlines()) == 4
+    assert len(said.splitlines()) == 5
+    assert said.splitlines()[-1] == f"see {workdir}"
+    page = (workdir / "report.html").read_text()
+    assert "activation=tanh, learning_rate=0.001" in page
+    assert page.count("seed=1") >= 4
     assert said.startswith("activation=tanh learning_rate=0.001  2 runs  val_accuracy")
     assert finish(workdir, GRID, *flags).stdout == said
 
