@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
@@ -134,7 +135,7 @@ def compare(
       workdirs: Directories of the runs.
       path: HTML file to write.
       names: Name of each run; runs of the same name have the same colour. By default
-        the directories.
+        the directories, as seen from the one that they are all in.
       title: Title of the page.
       parts: What is shown first.
 
@@ -146,7 +147,7 @@ def compare(
     """
     runs = [read_run(workdir) for workdir in workdirs]
     groups: dict[str, list[RunFiles]] = {}
-    for name, run in zip(names or map(str, workdirs), runs, strict=True):
+    for name, run in zip(names or _names(runs), runs, strict=True):
         groups.setdefault(name, []).append(run)
     charts = comparison_charts(
         {name: [run.rows for run in group] for name, group in groups.items()}
@@ -238,7 +239,7 @@ def _versions(run: RunFiles) -> list[Section]:
 
 
 def _results(runs: Sequence[RunFiles]) -> Table:
-    """Makes a table of the numbers in the results, and of the last validation."""
+    """Makes a table of the accuracies, and of other results in which runs differ."""
     columns: list[str] = []
     found = []
     for run in runs:
@@ -251,9 +252,12 @@ def _results(runs: Sequence[RunFiles]) -> Table:
         }
         columns += [name for name in values if name not in columns]
         found.append(values)
+    scores = [name for name in columns if name.endswith("accuracy")]
+    differing = [c for c in columns if len({values.get(c) for values in found}) > 1]
+    columns = [name for name in columns if name in {*scores, *differing}]
     rows = [
-        (str(run.path), *(_as_shown(name, values.get(name)) for name in columns))
-        for run, values in zip(runs, found, strict=True)
+        (name, *(_as_shown(column, values.get(column)) for column in columns))
+        for name, values in zip(_names(runs), found, strict=True)
     ]
     return Table(["run", *(name.replace("_", " ") for name in columns)], rows)
 
@@ -272,6 +276,14 @@ def _differing(runs: Sequence[RunFiles]) -> Table:
         if any(run.settings.get(name) != runs[0].settings.get(name) for run in runs)
     ]
     rows = [
-        (str(run.path), *(run.settings.get(name) for name in differing)) for run in runs
+        (name, *(run.settings.get(setting) for setting in differing))
+        for name, run in zip(_names(runs), runs, strict=True)
     ]
     return Table(["run", *differing], rows)
+
+
+def _names(runs: Sequence[RunFiles]) -> list[str]:
+    """Names runs by their directories, without what all of these have in common."""
+    parents = [str(run.path.absolute().parent) for run in runs]
+    common = os.path.commonpath(parents)
+    return [os.path.relpath(run.path.absolute(), common) for run in runs]

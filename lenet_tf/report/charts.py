@@ -65,9 +65,10 @@ def curves(
         _plain_log(axes)
     axes.set_xlabel(unit)
     _whole_numbers(axes)
-    title = metric.replace("_", " ").capitalize()
+    title = metric.replace("val_", "validation_").replace("_", " ").capitalize()
     if error:
-        title = "Error in % (100 − accuracy)"
+        held_out = " of validation" if metric.startswith("val_") else ""
+        title = f"Error{held_out} in % (100 − accuracy)"
     if legend is None:
         legend = dict(zip(lines, colors, strict=False)) if len(lines) > 1 else {}
     return _chart(title, axes, legend)

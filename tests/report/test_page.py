@@ -185,7 +185,7 @@ def test_each_metric_of_a_history_has_a_chart() -> None:
     assert set(charts[0].colors) == {"training", "validation"}  # type: ignore[union-attr]
     assert history_section([]).note == "No epoch has ended yet."
     compared = comparison_charts({"a": [rows], "b": [rows, rows[:1]]})
-    assert [chart.title for chart in compared] == ["Val loss", "Mae"]
+    assert [chart.title for chart in compared] == ["Validation loss", "Mae"]
     assert list(compared[0].colors) == ["a", "b"]
 
 
