@@ -24,7 +24,7 @@ PACKAGE = ROOT / "lenet_tf"
 GROUND = {"errors", "files", "registry", "signals"}
 LAYERS = [
     GROUND,
-    {"parallel"},
+    {"parallel", "pictures"},
     {"optim", "nn", "data"},
     {"checkpoint", "export"},
     {"train"},
