@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import pathlib
 import shutil
@@ -87,37 +86,73 @@ class Browser:
             "return document.querySelector(arguments[0])?.innerText ?? ''", selector
         )
 
-    def draw(self, selector: str, *strokes: Sequence[tuple[float, float]]) -> None:
-        """Draws with a mouse, through points given as shares of the element."""
+    def draw(
+        self,
+        selector: str,
+        points: Sequence[tuple[float, float]],
+        pointer: str = "mouse",
+        lift: bool = True,
+    ) -> None:
+        """Draws a stroke on an element.
+
+        Args:
+          selector: Of the element.
+          points: Shares of the element's width and height.
+          pointer: "mouse", "touch" or "pen".
+          lift: Whether the stroke ends.
+        """
         element = self.post("/element", {"using": "css selector", "value": selector})
         left, top, width, height = self.run(
             "const r = arguments[0].getBoundingClientRect();"
             "return [r.left, r.top, r.width, r.height]",
             element,
         )
-        actions: list[dict[str, Any]] = []
-        for points in strokes:
-            moves = [
-                {
-                    "type": "pointerMove",
-                    "duration": 20,
-                    "x": round(left + x * width),
-                    "y": round(top + y * height),
-                }
-                for x, y in points
-            ]
-            down = {"type": "pointerDown", "button": 0}
-            actions += [moves[0], down, *moves[1:], {"type": "pointerUp", "button": 0}]
-        mouse = {"type": "pointer", "id": "mouse", "actions": actions}
-        self.post("/actions", {"actions": [mouse]})
+        moves = [
+            {
+                "type": "pointerMove",
+                "duration": 20,
+                "x": round(left + x * width),
+                "y": round(top + y * height),
+            }
+            for x, y in points
+        ]
+        actions = [moves[0], {"type": "pointerDown", "button": 0}, *moves[1:]]
+        if lift:
+            actions.append({"type": "pointerUp", "button": 0})
+        source = {
+            "type": "pointer",
+            "id": pointer,
+            "parameters": {"pointerType": pointer},
+            "actions": actions,
+        }
+        self.post("/actions", {"actions": [source]})
+
+    def press(self, *keys: str) -> None:
+        """Presses keys together, as WebDriver names them."""
+        actions = [{"type": "keyDown", "value": key} for key in keys]
+        actions += [{"type": "keyUp", "value": key} for key in reversed(keys)]
+        self.post(
+            "/actions", {"actions": [{"type": "key", "id": "k", "actions": actions}]}
+        )
+
+    def choose(self, selector: str, file: pathlib.Path) -> None:
+        """Chooses a file in an input."""
+        found = self.post("/element", {"using": "css selector", "value": selector})
+        (element,) = found.values()
+        self.post(f"/element/{element}/value", {"text": str(file)})
+
+    def screen(self, width: int, height: int) -> None:
+        """Gives the page a screen of a size in CSS pixels."""
+        sizes = {"width": width, "height": height, "deviceScaleFactor": 1}
+        command = "Emulation.setDeviceMetricsOverride"
+        self.post(
+            "/goog/cdp/execute", {"cmd": command, "params": {**sizes, "mobile": False}}
+        )
 
     def complaints(self) -> list[str]:
-        """Returns what the browser has said of the page, such as errors."""
-        return [entry["message"] for entry in self.post("/se/log", {"type": "browser"})]
-
-    def screenshot(self) -> bytes:
-        """Returns the visible part of the page as a PNG."""
-        return base64.b64decode(self.get("/screenshot"))
+        """Returns the errors of the page since the last call."""
+        entries = self.post("/se/log", {"type": "browser"})
+        return [entry["message"] for entry in entries if entry["level"] == "SEVERE"]
 
     def until(self, condition: Any, timeout: float = 60) -> None:
         """Waits for a condition."""
