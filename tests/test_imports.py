@@ -24,7 +24,7 @@ PACKAGE = ROOT / "lenet_tf"
 GROUND = {"errors", "files", "registry", "signals"}
 LAYERS = [
     GROUND,
-    {"parallel", "pictures"},
+    {"parallel"},
     {"optim", "nn", "data"},
     {"checkpoint", "export"},
     {"train"},

@@ -18,13 +18,15 @@ from typing import Any
 import numpy as np
 import pytest
 from drawn import MAIN, drawing, png, serving
+from idx_writer import idx_bytes
 from PIL import Image
 from programs import Program, run
 
+import lenet_tf
 from lenet_tf.demo import Answers, DemoServer
 from lenet_tf.errors import UsageError
-from lenet_tf.experiment.network import Network
-from lenet_tf.pictures import find_digit
+from lenet_tf.experiment.network import Network, load_network
+from lenet_tf.pictures import find_digit, fit_picture
 
 
 def ask(
@@ -71,6 +73,33 @@ def test_the_answer_is_that_of_the_network(
         assert shades.shape == values.shape
         assert (shades.min(), shades.max()) == (0, 255)
         assert np.corrcoef(shades.ravel(), values.ravel())[0, 1] > 0.999
+
+
+def test_pictures_of_other_datasets_are_taken_whole(
+    network: Network, tmp_path: pathlib.Path
+) -> None:
+    test = lenet_tf.load("mnist").test  # Digits stand in for clothes.
+    for name in ("train", "t10k"):
+        for kind, array in (
+            ("images-idx3", test.image[:500, ..., 0]),
+            ("labels-idx1", test.label[:500]),
+        ):
+            (tmp_path / f"{name}-{kind}-ubyte").write_bytes(idx_bytes(array))
+    lenet_tf.prepare("fashion_mnist", data_dir=tmp_path / "data", idx_dir=tmp_path)
+    flags = ["--dataset=fashion_mnist", f"--data_dir={tmp_path / 'data'}"]
+    flags += ["--validation_examples=100", "--epochs=1", "--num_replicas=1"]
+    finished = run("train.py", *flags, f"--workdir={tmp_path / 'run'}")
+    assert finished.status == 0, finished.stderr
+    clothes = load_network(tmp_path / "run")
+    both = Answers({"digits": network, "clothes": clothes})
+    with serving(DemoServer(both, port=0)) as server:
+        runs = json.loads(ask(server, "GET", "/runs")[1])
+        assert runs[1]["classes"][:2] == ["T-shirt/top", "Trouser"]
+        _, (_, answer) = classify(server, png(drawing(0)))
+    image = fit_picture(drawing(0), (28, 28, 1))
+    np.testing.assert_array_equal(pixels(answer["image"])[0], image)
+    expected = clothes.probabilities(image[None])[0]
+    np.testing.assert_allclose(answer["probabilities"], expected, rtol=1e-6)
 
 
 def test_the_page_and_its_files(server: DemoServer) -> None:
