@@ -156,7 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _check_host(self) -> None:
         """Refuses names of foreign sites that lead to this machine (DNS rebinding)."""
         name = _host_name(self.headers.get("Host", ""))
-        known = name in ("localhost", self.server.host) or _is_loopback(name)
+        known = name in ("localhost", self.server.host.lower()) or _is_loopback(name)
         if self.server.loopback and not known:
             raise _Refused(HTTPStatus.FORBIDDEN, f"this is not the server of {name!r}")
 
