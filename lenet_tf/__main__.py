@@ -12,6 +12,7 @@ PROGRAMS = {
     "report": "writes the page about a run, or one that compares runs",
     "export": "writes the network of a run as a SavedModel",
     "predict": "tells the digits in pictures",
+    "demo": "serves a page to draw digits, with the network's answer live",
     "sweep": "trains over a grid of settings and several seeds",
     "prepare_data": "prepares a dataset where TFDS keeps it",
     "launch_local": "starts several workers of one run on this machine",
