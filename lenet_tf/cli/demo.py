@@ -15,12 +15,11 @@ import sys
 from absl import flags
 
 from lenet_tf.cli import program
-from lenet_tf.errors import UsageError
-from lenet_tf.experiment.declaration import local_path
+from lenet_tf.cli.workdirs import chosen
 from lenet_tf.experiment.network import load_network
 
 _WORKDIR = program.define_path(
-    "workdir", "runs/mnist", "Directory of the run, unless arguments name runs."
+    "workdir", "runs/mnist", "Directory of the run; further ones may follow it."
 )
 _CHECKPOINT = flags.DEFINE_enum(
     "checkpoint", "best", ["latest", "best"], "Checkpoint whose weights are used."
@@ -40,7 +39,7 @@ def _main() -> None:
 
     networks = {
         name: load_network(workdir, _CHECKPOINT.value)
-        for name, workdir in _named(_workdirs()).items()
+        for name, workdir in _named(chosen(_WORKDIR, _arguments)).items()
     }
     answers = Answers(networks)
     with DemoServer(answers, _HOST.value, _PORT.value) as server:
@@ -56,21 +55,6 @@ def _main() -> None:
             server.serve_forever()
         finally:
             answers.close()  # TensorFlow must not work while the program ends.
-
-
-def _workdirs() -> list[pathlib.Path]:
-    if not _arguments:
-        return [_WORKDIR.value]
-    if flags.FLAGS["workdir"].present:
-        raise flags.Error("workdir and arguments are both given: name all runs in one")
-    return [_path(argument) for argument in dict.fromkeys(_arguments)]
-
-
-def _path(argument: str) -> pathlib.Path:
-    try:
-        return local_path(argument)
-    except ValueError as error:
-        raise UsageError(f"{argument!r} holds no run: it must be {error}") from error
 
 
 def _named(workdirs: list[pathlib.Path]) -> dict[str, pathlib.Path]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from absl import flags
 
 from lenet_tf.cli import program
+from lenet_tf.cli.workdirs import chosen
 from lenet_tf.experiment.reports import compare, write_report
 
 _WORKDIR = program.define_path(
@@ -36,11 +37,11 @@ _arguments: list[str] = []
 
 
 def _main() -> None:
-    if _arguments:
-        several: list[str] = [str(_WORKDIR.value), *_arguments]
-        written = compare(several, _OUTPUT.value or "comparison.html")
+    workdirs = chosen(_WORKDIR, _arguments)
+    if len(workdirs) > 1:
+        written = compare(workdirs, _OUTPUT.value or "comparison.html")
     else:
-        written = write_report(_WORKDIR.value, _CHECKPOINT.value, _OUTPUT.value)
+        written = write_report(workdirs[0], _CHECKPOINT.value, _OUTPUT.value)
     print(f"open {written} in a browser")
 
 

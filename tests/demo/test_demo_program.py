@@ -18,7 +18,7 @@ def test_the_program_serves_until_a_signal(
 ) -> None:
     other = tmp_path / "other"
     other.symlink_to(trained)
-    program = Program(MAIN, "demo", str(trained), str(other), "--port=0")
+    program = Program(MAIN, "demo", "--workdir", str(trained), str(other), "--port=0")
     program.until(lambda: program.said("stdout").endswith("/\n"))
     url = program.said("stdout").strip()
     host, port = url.removeprefix("http://").rstrip("/").split(":")
@@ -46,7 +46,8 @@ def test_what_is_wrong_with_the_program_is_one_line(
             ([f"--workdir={trained}", "--host=no.such.invalid"], 2, "host is no.such"),
             ([f"--workdir={tmp_path}"], 1, "holds no run"),
             ([str(tmp_path)], 1, "holds no run"),
-            ([str(trained), f"--workdir={trained}"], 2, "both given"),
+            ([str(tmp_path), f"--workdir={trained}"], 1, "holds no run"),
+            (["~nobody.here/run"], 1, "holds no run: it must be a path"),
             (["--port=65536"], 2, "port"),
         ]:
             finished = run(MAIN, "demo", *flags)

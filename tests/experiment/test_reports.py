@@ -77,6 +77,9 @@ def test_runs_are_compared(
     for value in ("/one<", "/other<", "batch_size", "test accuracy"):
         assert value in text
     assert "dataset" not in text  # which is the same
+    page.unlink()
+    finished = run(MAIN, "report", str(trained), str(other), f"--output={page}")
+    assert page.read_text() == text
     with pytest.raises(UsageError, match="holds no run"):
         compare([trained, tmp_path / "none"], page)
 
