@@ -18,8 +18,8 @@ class Profile:
     """Action that profiles the inner loops from one step to another.
 
     Inner loops are profiled as a whole: from the end of the first one that reaches step
-    `start` to the end of the first one that reaches step `stop`. The trace opens in
-    TensorBoard with its profile plugin, or as a file in a viewer of Chrome's traces.
+    `start` to the end of the first one that reaches step `stop`. Each is a bar "inner
+    loop" in the trace, which TensorBoard shows after `pip install xprof`.
 
     Args:
       folder: Folder to write the profile to, below `plugins/profile/`.
