@@ -10,7 +10,6 @@ stopped run was, in the middle of an epoch too.
 
 from __future__ import annotations
 
-import pathlib
 import sys
 
 from absl import flags
@@ -23,7 +22,7 @@ from lenet_tf.experiment.recipes import recipe
 from lenet_tf.experiment.reports import REPORT_FILE
 from lenet_tf.experiment.runs import run
 from lenet_tf.files import read_json
-from lenet_tf.train import Action, JsonLines, TensorBoard
+from lenet_tf.train import JsonLines
 
 setting_flags.define(Config)
 with program.group("Recipe"):
@@ -50,21 +49,12 @@ with program.group("Watching"):
     _TENSORBOARD = flags.DEFINE_bool(
         "tensorboard",
         False,
-        "Whether to write the folder `tensorboard` of the workdir.",
+        "Whether to write metrics, settings and the worst mistakes on the validation "
+        "split to the folder `tensorboard` of the workdir.",
     )
     _LOOPS = flags.DEFINE_bool(
         "loops", False, "Whether to write a line of JSON for each loop to loops.jsonl."
     )
-
-
-def _actions(config: Config, workdir: pathlib.Path) -> list[Action]:
-    actions: list[Action] = []
-    if _TENSORBOARD.value:
-        settings = config.as_dict()
-        actions.append(TensorBoard(workdir / "tensorboard", settings=settings))
-    if _LOOPS.value:
-        actions.append(JsonLines(workdir / "loops.jsonl"))
-    return actions
 
 
 def _config() -> Config:
@@ -83,15 +73,15 @@ def _config() -> Config:
 
 def _main() -> None:
     workdir = _WORKDIR.value
-    config = _config()
-    actions = [] if _DRY_RUN.value else _actions(config, workdir)
+    loops = [JsonLines(workdir / "loops.jsonl")] if _LOOPS.value else []
     result = run(
-        config,
+        _config(),
         workdir,
         resume=_RESUME.value,
-        actions=actions,
+        actions=loops,
         report=_REPORT.value,
         dry_run=_DRY_RUN.value,
+        tensorboard=_TENSORBOARD.value,
     )
     if not result:  # of a dry run, or of a worker that is not the chief
         return

@@ -26,6 +26,7 @@ from lenet_tf.experiment.plan import plan
 from lenet_tf.experiment.reports import try_to_report, write_report
 from lenet_tf.experiment.results import read_result, versions, write_result
 from lenet_tf.experiment.run_directory import fit_in
+from lenet_tf.experiment.tensorboard import make_tensorboard
 from lenet_tf.experiment.workdir import check_settings, claim
 from lenet_tf.files import read_json
 from lenet_tf.parallel.strategies import make_strategy
@@ -45,6 +46,7 @@ def run(
     actions: Sequence[Action] = (),
     report: bool = True,
     dry_run: bool = False,
+    tensorboard: bool = False,
 ) -> dict[str, Any]:
     """Trains by a configuration, evaluates the test split once, writes the results.
 
@@ -56,6 +58,8 @@ def run(
       actions: Functions to call after each inner loop, as in `Trainer.fit`.
       report: Whether to write report.html.
       dry_run: Whether to log only what the run would do, and to write nothing.
+      tensorboard: Whether to write the folder tensorboard/: metrics, settings, and the
+        worst mistakes if examples are held out.
 
     Returns:
       What result.json holds: `test_accuracy` and `test_loss`, `val_accuracy` and
@@ -93,6 +97,9 @@ def run(
                 logging.info(line)
         if dry_run:
             return {}
+        if tensorboard:
+            board = make_tensorboard(config, splits, workdir / "tensorboard")
+            actions = [*actions, board]
         _train(trainer, config, splits, workdir, resume, poll, actions)
         try:
             test = trainer.evaluate(

@@ -12,6 +12,7 @@ from lenet_tf.train.actions import every_seconds as every_seconds
 from lenet_tf.train.actions import every_steps as every_steps
 from lenet_tf.train.actions.history import HistoryFile as HistoryFile
 from lenet_tf.train.actions.json_lines import JsonLines as JsonLines
+from lenet_tf.train.actions.mistakes import Mistakes as Mistakes
 from lenet_tf.train.actions.patience import Patience as Patience
 from lenet_tf.train.actions.plateau import ReduceOnPlateau as ReduceOnPlateau
 from lenet_tf.train.actions.profile import Profile as Profile

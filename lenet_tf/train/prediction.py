@@ -66,7 +66,7 @@ class Prediction:
         self._strategy, self._model, self._function = strategy, model, function
         self._keys = evaluation_keys(seed)
         seen = preview(strategy, lambda batch: function(model, batch), spec)
-        _check_unchanged(seen, model)
+        check_unchanged(seen, model)
         self._is_dict = isinstance(seen.outputs, Mapping)
         size = spec[WEIGHT].shape[1] // strategy.num_replicas_in_sync
         self._outputs = {
@@ -250,7 +250,12 @@ def _named(name: str) -> str:
     return "a tensor" if name is _ALONE else repr(name)
 
 
-def _check_unchanged(seen: Preview, model: tf.Module) -> None:
+def check_unchanged(seen: Preview, model: tf.Module) -> None:
+    """Checks that a traced function of a model leaves its variables as they are.
+
+    Raises:
+      UsageError: It changes one.
+    """
     for write in seen.writes(model.variables):
         raise UsageError(
             f"the function changes {write.variable.name.split(':')[0]}: a prediction "

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from event_reader import events, hyperparameters
 from programs import SCRIPTS, run
 
 import lenet_tf
@@ -194,5 +195,10 @@ def test_a_run_can_be_watched(tmp_path: pathlib.Path) -> None:
     assert finished.status == 0, finished.stderr
     lines = (tmp_path / "loops.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["row"]["epoch"] == 1
-    for folder in ("train", "validation"):
-        assert list((tmp_path / "tensorboard" / folder).glob("*tfevents*"))
+    board = tmp_path / "tensorboard"
+    assert {"loss", "accuracy", "weights/c1/w"} <= events(board / "train").keys()
+    shown = {"loss", "accuracy", "mistakes", "mistakes/list"}
+    assert shown <= events(board / "validation").keys()
+    (settings,) = hyperparameters(board)
+    assert settings["epochs"] == 1
+    assert "momentum" not in settings  # Adam has none

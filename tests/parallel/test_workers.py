@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import worker
+from event_reader import events
 from local_cluster import cluster_of, tf_config, workers
 from programs import Finished, Program
 
@@ -101,6 +102,21 @@ def test_only_the_chief_tells(
     assert "on 2 replicas" in chief.stdout
     assert other.stdout == other.stderr == ""
     assert (workdir / "result.json").exists()
+
+
+def test_the_chief_alone_looks_for_mistakes_and_no_number_changes(
+    undisturbed: tuple[pathlib.Path, list[Finished]],
+    tmp_path: pathlib.Path,
+    flags: list[str],
+) -> None:
+    for finished in train([*flags, "--tensorboard"], tmp_path / "run"):
+        assert finished.status == 0, finished.stderr
+    assert end_of(tmp_path / "run") == end_of(undisturbed[0])
+    folder = tmp_path / "run/tensorboard"
+    for run in (".", "train", "validation"):
+        assert len(list((folder / run).glob("*tfevents*"))) == 1
+    shown = events(folder / "validation")["mistakes/list"]
+    assert [step for step, _ in shown] == [3 * epoch for epoch in range(1, EPOCHS + 1)]
 
 
 @pytest.mark.parametrize("victim", [0, 1], ids=["chief", "other worker"])

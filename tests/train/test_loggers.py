@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import json
 import pathlib
 import re
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from event_reader import events, hyperparameters
 
 import lenet_tf
 from lenet_tf.errors import UsageError
@@ -58,18 +58,6 @@ def fit(workdir: pathlib.Path, *actions: Any, epochs: int = 2) -> lenet_tf.Train
     return trainer
 
 
-def events(folder: pathlib.Path) -> dict[str, list[tuple[int, float]]]:
-    """Tag -> (step, value) of all events in a folder's files."""
-    found = collections.defaultdict(list)
-    for path in sorted(folder.glob("*tfevents*")):
-        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-            event = tf.compat.v1.Event.FromString(record)
-            for value in event.summary.value:
-                number = tf.make_ndarray(value.tensor)
-                found[value.tag].append((event.step, number))
-    return found
-
-
 def test_tensorboard_gets_each_loop_and_each_row(tmp_path: pathlib.Path) -> None:
     board = TensorBoard(tmp_path / "tb", settings={"rate": 0.1}, histograms=True)
     trainer = fit(tmp_path / "run", board)
@@ -83,8 +71,41 @@ def test_tensorboard_gets_each_loop_and_each_row(tmp_path: pathlib.Path) -> None
         [value for _, value in held_out["size"]], history["val_size"], rtol=1e-6
     )
     assert {"examples_per_second", "gradient_norm", "learning_rate"} <= train.keys()
-    assert [step for step, _ in train["slope"]] == [10, 20]  # histograms
-    assert b'"rate": 0.1' in train["settings"][0][1].item()
+    assert [step for step, _ in train["weights/slope"]] == [10, 20]  # histograms
+    assert b'"rate": 0.1' in events(tmp_path / "tb")["settings"][0][1]
+
+
+def test_variables_of_one_name_have_a_histogram_each(tmp_path: pathlib.Path) -> None:
+    model = tf.Module()
+    model.parts = [tf.Variable(float(i), name="w") for i in range(2)]
+    trainer = lenet_tf.Trainer(
+        model,
+        lenet_tf.SGD(0.1),
+        lambda model, batch, training: {
+            "loss": (tf.add_n(model.parts) * batch["x"]) ** 2
+        },
+    )
+    board = TensorBoard(tmp_path, histograms=True)
+    data = lenet_tf.Batches({"x": X}, 4)
+    trainer.fit(data, epochs=2, actions=[board], progress=False)
+    found = events(tmp_path / "train")
+    for tag in ("weights/w", "weights/w_2"):
+        assert [step for step, _ in found[tag]] == [10, 20]
+
+
+def test_settings_are_written_once_and_are_those_of_the_last_start(
+    tmp_path: pathlib.Path,
+) -> None:
+    fixed = {"kind": "line", "deep": False, "layers": 1, "seed": None, "sizes": [3]}
+    for rate, epochs in ((0.1, 1), (0.1, 1), (0.2, 2)):
+        board = TensorBoard(tmp_path / "tb", settings={**fixed, "rate": rate})
+        fit(tmp_path / "run", board, epochs=epochs)
+    simple = {"kind": "line", "deep": False, "layers": 1, "rate": 0.2}
+    assert hyperparameters(tmp_path / "tb") == [simple]
+    ((step, text),) = events(tmp_path / "tb")["settings"]
+    assert step == 0
+    assert b'"seed": null' in text
+    assert b'"rate": 0.2' in text
 
 
 def test_a_resumed_run_doubles_no_point(tmp_path: pathlib.Path) -> None:
@@ -112,9 +133,14 @@ def test_a_resumed_run_doubles_no_point(tmp_path: pathlib.Path) -> None:
     assert [json.loads(line)["step"] for line in lines] == list(range(2, 21, 2))
 
 
-def test_the_server_shows_the_curves(tmp_path: pathlib.Path) -> None:
-    fit(tmp_path / "run", TensorBoard(tmp_path / "tb"))
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(tmp_path)]
+def test_the_server_shows_curves_and_compares_runs(tmp_path: pathlib.Path) -> None:
+    final = {}
+    for name, epochs in (("a", 1), ("b", 2)):
+        board = TensorBoard(tmp_path / "tb" / name, settings={"epochs": epochs})
+        trainer = fit(tmp_path / name, board, epochs=epochs)
+        final[epochs] = trainer.record.rows[-1]["val_loss"]
+    command = [sys.executable, "-m", "tensorboard.main"]
+    command += ["--logdir", str(tmp_path / "tb")]
     with subprocess.Popen(
         [*command, "--port=0", "--host=127.0.0.1", "--load_fast=false"],
         stderr=subprocess.PIPE,
@@ -125,14 +151,30 @@ def test_the_server_shows_the_curves(tmp_path: pathlib.Path) -> None:
             for line in server.stderr:
                 if found := re.search(r"http://127\.0\.0\.1:\d+", line):
                     break
-            root = f"{found[0]}/data/plugin/scalars"  # type: ignore[index]
-            with urllib.request.urlopen(f"{root}/tags") as page:
+            root = f"{found[0]}/data/plugin"  # type: ignore[index]
+            with urllib.request.urlopen(f"{root}/scalars/tags") as page:
                 tags = json.load(page)
-            assert tags.keys() == {"tb/train", "tb/validation"}
-            assert "loss" in tags["tb/validation"]
-            query = "run=tb%2Fvalidation&tag=loss"
-            with urllib.request.urlopen(f"{root}/scalars?{query}") as page:
+            assert tags.keys() == {
+                f"{name}/{run}" for name in "ab" for run in ("train", "validation")
+            }
+            query = "run=b%2Fvalidation&tag=loss"
+            with urllib.request.urlopen(f"{root}/scalars/scalars?{query}") as page:
                 assert [step for _, step, _ in json.load(page)] == [10, 20]
+            asked = {"allowedStatuses": ["STATUS_UNKNOWN"], "sliceSize": 9}
+            request = urllib.request.Request(
+                f"{root}/hparams/session_groups",
+                json.dumps({"startIndex": 0, "colParams": [], **asked}).encode(),
+                {"Content-Type": "application/json"},
+            )
+            with urllib.request.urlopen(request) as page:
+                groups = json.load(page)["sessionGroups"]
+            shown = {
+                group["hparams"]["epochs"]: value["value"]
+                for group in groups
+                for value in group["metricValues"]
+                if value["name"] == {"group": "validation", "tag": "loss"}
+            }
+            assert shown == pytest.approx(final)
         finally:
             server.terminate()
 
@@ -154,7 +196,9 @@ def test_a_line_of_json_tells_a_loop_and_its_row(tmp_path: pathlib.Path) -> None
 def test_a_profile_of_some_steps(tmp_path: pathlib.Path) -> None:
     fit(tmp_path / "run", Profile(tmp_path / "profile", 4, 8))
     (trace,) = (tmp_path / "profile").rglob("*.xplane.pb")
-    assert trace.stat().st_size > 0
+    content = trace.read_bytes()
+    for name in (b"inner loop", b"ResourceApplyAdam"):
+        assert name in content
     with pytest.raises(UsageError, match="start is 8 and stop 4"):
         Profile(tmp_path, 8, 4)
 

@@ -5,6 +5,7 @@ trainer.fit(batches, epochs=3, actions=[Profile("runs/mine/profile", 200, 300)])
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 
 import tensorflow as tf
@@ -17,8 +18,8 @@ class Profile:
     """Action that profiles the inner loops from one step to another.
 
     Inner loops are profiled as a whole: from the end of the first one that reaches step
-    `start` to the end of the first one that reaches step `stop`. The trace opens in
-    TensorBoard with its profile plugin, or as a file in a viewer of Chrome's traces.
+    `start` to the end of the first one that reaches step `stop`. Each is a bar "inner
+    loop" in the trace, which TensorBoard shows after `pip install xprof`.
 
     Args:
       folder: Folder to write the profile to, below `plugins/profile/`.
@@ -37,6 +38,7 @@ class Profile:
         self.folder = pathlib.Path(folder)
         self._start, self._stop = start, stop
         self._running = self._done = False
+        self._loop = contextlib.ExitStack()  # the inner loop that is going on
 
     def __call__(self, moment: Moment) -> None:
         """Starts or stops the profiler, if it is time for that."""
@@ -45,9 +47,16 @@ class Profile:
         elif not self._done and self._start <= moment.step < self._stop:
             tf.profiler.experimental.start(str(self.folder))
             self._running = self._done = True
+        if self._running:
+            self._loop.close()
+            marker = tf.profiler.experimental.Trace(
+                "inner loop", step_num=moment.step, _r=1
+            )
+            self._loop.enter_context(marker)
 
     def close(self) -> None:
         """Stops the profiler, also when a run ends before step `stop`."""
+        self._loop.close()
         if self._running:
             self._running = False
             tf.profiler.experimental.stop()

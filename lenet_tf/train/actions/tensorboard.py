@@ -9,6 +9,7 @@ tensorboard, which `pip install 'lenet_tf[tensorboard]'` brings.
 from __future__ import annotations
 
 import json
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -20,10 +21,12 @@ from lenet_tf.files import make_folder, os_errors_as
 from lenet_tf.parallel.workers import is_chief_of
 from lenet_tf.train.actions import Moment
 from lenet_tf.train.actions.event_files import cut_events
+from lenet_tf.train.actions.mistakes import Mistakes
 from lenet_tf.train.state import TrainState
 
 TRAINING, VALIDATION = "train", "validation"
 _NOT_METRICS = ("epoch", "step")
+_FRAME = 96  # grey between the images of a sheet
 
 
 class TensorBoard:
@@ -39,8 +42,13 @@ class TensorBoard:
 
     Args:
       folder: Folder to write to, made if it is missing.
-      settings: Settings of the run, JSON values by name, shown as text.
+      settings: Settings of the run, JSON values by name, shown as text. Those that are
+        numbers, strings or Booleans are hyperparameters, by which TensorBoard compares
+        the runs below a folder.
       histograms: Whether to write a histogram of each trained variable at each row.
+      mistakes: Finds the worst mistakes of a classifier. They are written at each row
+        as one image, and what they are as a table of text with the same rows and
+        columns.
 
     Raises:
       UsageError: The package tensorboard is not installed.
@@ -52,6 +60,7 @@ class TensorBoard:
         *,
         settings: Mapping[str, object] | None = None,
         histograms: bool = False,
+        mistakes: Mistakes | None = None,
     ) -> None:
         if not hasattr(tf.summary, "scalar"):
             raise UsageError(
@@ -59,6 +68,7 @@ class TensorBoard:
             )
         self.folder = pathlib.Path(folder)
         self._settings, self._histograms = settings, histograms
+        self._mistakes = mistakes
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
         self._writes = True
 
@@ -66,15 +76,21 @@ class TensorBoard:
         """Prepares the folder, before the first step.
 
         Raises:
-          UsageError: The folder cannot be written.
+          UsageError: The folder cannot be written, or the mistakes cannot be found.
         """
         self._writes = is_chief_of(state.step)
         if not self._writes:
             return
+        if self._mistakes is not None:
+            self._mistakes.check(state)
         with os_errors_as(UsageError, f"{self.folder} cannot be written"):
             make_folder(self.folder)
             for run in (TRAINING, VALIDATION):
                 cut_events(self.folder / run, after=int(state.step.numpy()))
+            # A resumed run may have other settings, so they are always written anew.
+            cut_events(self.folder, after=-1)
+        if self._settings:
+            _write_settings(self.folder, self._settings)
 
     def __call__(self, moment: Moment) -> None:
         """Writes the metrics of a moment, and of its row if it has one."""
@@ -96,8 +112,12 @@ class TensorBoard:
         self._write(TRAINING, values, moment.step)
         if moment.row is not None and self._histograms:
             with self._writer(TRAINING).as_default(moment.step):
-                for variable in moment.state.model.trainable_variables:
-                    tf.summary.histogram(variable.name.split(":")[0], variable)
+                _write_weights(moment.state.model)
+        if moment.row is not None and self._mistakes is not None:
+            number, last = len(moment.state.record.rows), moment.step == moment.steps
+            if last or number % self._mistakes.rows == 0:
+                with self._writer(VALIDATION).as_default(moment.step):
+                    _write_mistakes(self._mistakes, moment.state)
         for writer in self._writers.values():
             writer.flush()
 
@@ -116,11 +136,53 @@ class TensorBoard:
 
     def _writer(self, run: str) -> tf.summary.SummaryWriter:
         if run not in self._writers:
-            first = not (self.folder / run).exists()
             writer = tf.summary.create_file_writer(str(self.folder / run))
             self._writers[run] = writer
-            if run == TRAINING and first and self._settings:
-                lines = json.dumps(self._settings, indent=2, default=str).splitlines()
-                with writer.as_default(0):
-                    tf.summary.text("settings", "\n".join(f"    {s}" for s in lines))
         return self._writers[run]
+
+
+def _write_settings(folder: pathlib.Path, settings: Mapping[str, object]) -> None:
+    """Writes settings as text, and those that are simple values as hyperparameters.
+
+    They stand in the folder of both runs, so that TensorBoard shows the metrics of
+    both beside them.
+    """
+    from tensorboard.plugins.hparams import api
+
+    simple = {k: v for k, v in settings.items() if isinstance(v, int | float | str)}
+    lines = json.dumps(settings, indent=2, default=str).splitlines()
+    writer = tf.summary.create_file_writer(str(folder))
+    with writer.as_default(0):
+        tf.summary.text("settings", "\n".join(f"    {line}" for line in lines))
+        if simple:
+            api.hparams(simple)
+    writer.close()
+
+
+def _write_weights(model: tf.Module) -> None:
+    """Writes a histogram of each trained variable, to the default writer."""
+    names: dict[str, int] = {}
+    for variable in model.trainable_variables:
+        name = variable.name.split(":")[0]
+        names[name] = names.get(name, 0) + 1
+        number = f"_{names[name]}" if names[name] > 1 else ""  # each tag has one
+        tf.summary.histogram(f"weights/{name}{number}", variable)
+
+
+def _write_mistakes(search: Mistakes, state: TrainState) -> None:
+    """Writes mistakes as one image, and as a table with a cell for each tile of it."""
+    mistakes = search.find(state)
+    if not mistakes:
+        tf.summary.text("mistakes/list", "no mistakes")
+        return
+    columns = math.isqrt(search.count - 1) + 1  # all of them make a square
+    rows = [mistakes[i : i + columns] for i in range(0, len(mistakes), columns)]
+    lines = ["|" * (columns + 1), "| --- " * columns + "|"]  # a head without text
+    lines += [f"| {' | '.join(mistake.text for mistake in row)} |" for row in rows]
+    tf.summary.text("mistakes/list", "\n".join(lines))
+    height, width, channels = np.add(mistakes[0].image.shape, (2, 2, 0))
+    sheet = np.full([len(rows), columns, height, width, channels], _FRAME, np.uint8)
+    for i, mistake in enumerate(mistakes):
+        sheet[i // columns, i % columns, 1:-1, 1:-1] = mistake.image
+    shape = 1, len(rows) * height, columns * width, channels
+    tf.summary.image("mistakes", sheet.swapaxes(1, 2).reshape(shape))
