@@ -37,6 +37,12 @@ class Finished:
     stdout: str
     stderr: str
 
+    @property
+    def complaints(self) -> list[str]:
+        """The lines of stderr but for those that only inform."""
+        lines = self.stderr.splitlines()
+        return [line for line in lines if not line.startswith("I ")]
+
 
 class Program:
     """A script of `scripts/` that runs in a process of its own.

@@ -15,7 +15,12 @@ from lenet_tf.cli import program
 from lenet_tf.experiment.exports import export_litert, export_onnx, export_run
 
 _WORKDIR = program.define_path("workdir", "runs/mnist", "Directory of the run.")
-_OUTPUT = program.define_path("output", "exported", "Folder or file to write.")
+_OUTPUT = program.define_path(
+    "output",
+    None,
+    "Folder or file to write; by default exported, exported.tflite or exported.onnx.",
+)
+_ENDINGS = {"saved": "", "litert": ".tflite", "onnx": ".onnx"}
 _CHECKPOINT = flags.DEFINE_enum(
     "checkpoint", "best", ["latest", "best"], "Checkpoint whose weights are exported."
 )
@@ -28,7 +33,9 @@ _FORMAT = flags.DEFINE_enum(
 
 
 def _main() -> None:
-    run = _WORKDIR.value, _OUTPUT.value, _CHECKPOINT.value
+    kind = _FORMAT.value.split("_")[0]
+    output = _OUTPUT.value or f"exported{_ENDINGS[kind]}"
+    run = _WORKDIR.value, output, _CHECKPOINT.value
     if _FORMAT.value == "saved_model":
         written = export_run(*run)
     elif _FORMAT.value == "onnx":

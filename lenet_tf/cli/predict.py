@@ -121,7 +121,8 @@ def _answer(network: Network, path: pathlib.Path, whole: bool) -> str:
         f"(then {one['runner_up']}, {one['runner_up_probability']:.1%})"
         for one in found
     ]
-    return f"{path}: {', '.join(lines)}"
+    name = str(path) if str(path).isprintable() else repr(str(path))
+    return f"{name}: {', '.join(lines)}"
 
 
 def main() -> None:

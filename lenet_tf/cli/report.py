@@ -15,7 +15,8 @@ from absl import flags
 
 from lenet_tf.cli import program
 from lenet_tf.cli.workdirs import chosen
-from lenet_tf.experiment.reports import compare, write_report
+from lenet_tf.experiment.comparisons import compare
+from lenet_tf.experiment.reports import write_report
 
 _WORKDIR = program.define_path(
     "workdir", "runs/mnist", "Directory of the run; further ones may follow it."

@@ -2,9 +2,9 @@
 
     python -m lenet_tf sweep --grid='learning_rate=1e-3,3e-3;activation=tanh,relu'
 
-Each point is run with three seeds, or as many as `--seeds` says. Other flags are those
-of `train`, for all runs. The same command again goes on where a sweep was stopped or
-killed; complete runs are only read.
+Each point is run with three seeds, or as many as `--seeds` says. The settings of
+`train` are flags here too, for all runs. The same command again goes on where a sweep
+was stopped or killed; complete runs are only read.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from absl import flags
 
 from lenet_tf.cli import program, setting_flags
 from lenet_tf.experiment.config import Config
+from lenet_tf.experiment.reports import REPORT_FILE
 from lenet_tf.experiment.sweeps import grid, sweep, table
 
 setting_flags.define(Config)
@@ -32,7 +33,8 @@ def _main() -> None:
         raise flags.Error("seed is given: a sweep takes the seeds 0 to --seeds - 1")
     rows = sweep(settings, grid(_GRID.value), _SEEDS.value, _WORKDIR.value)
     print(table(rows))
-    print(f"see {_WORKDIR.value}")
+    page = _WORKDIR.value / REPORT_FILE
+    print(f"see {page if page.exists() else _WORKDIR.value}")
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ that are open in the same browser can ask for nothing.
 
 from __future__ import annotations
 
+import errno
 import importlib.resources
 import ipaddress
 import json
@@ -86,6 +87,10 @@ class DemoServer(ThreadingHTTPServer):
         try:
             super().__init__(address[:2], _Handler)  # type: ignore[arg-type]
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise UsageError(
+                    f"host is {host}: it is no address of this machine"
+                ) from None
             raise UsageError(
                 f"port is {port}: {host} cannot listen there "
                 f"({error.strerror}); 0 chooses a free one"

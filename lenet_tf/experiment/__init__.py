@@ -6,6 +6,7 @@ from lenet_tf.experiment.build import build_optimizer as build_optimizer
 from lenet_tf.experiment.build import build_schedule as build_schedule
 from lenet_tf.experiment.build import build_trainer as build_trainer
 from lenet_tf.experiment.build import load_splits as load_splits
+from lenet_tf.experiment.comparisons import compare as compare
 from lenet_tf.experiment.config import Config as Config
 from lenet_tf.experiment.exports import export_litert as export_litert
 from lenet_tf.experiment.exports import export_onnx as export_onnx
@@ -14,6 +15,8 @@ from lenet_tf.experiment.network import Network as Network
 from lenet_tf.experiment.network import load_network as load_network
 from lenet_tf.experiment.recipes import RECIPES as RECIPES
 from lenet_tf.experiment.recipes import recipe as recipe
+from lenet_tf.experiment.reports import write_own_report as write_own_report
+from lenet_tf.experiment.reports import write_report as write_report
 from lenet_tf.experiment.run_directory import Workdir as Workdir
 from lenet_tf.experiment.runs import evaluate as evaluate
 from lenet_tf.experiment.runs import run as run

@@ -17,14 +17,15 @@ import tensorflow as tf
 
 from lenet_tf.checkpoint.restore import find_checkpoint, restore_model
 from lenet_tf.data.datasets import Splits
-from lenet_tf.errors import UsageError
+from lenet_tf.errors import CheckpointError, UsageError
 from lenet_tf.experiment.build import build_model, load_splits
 from lenet_tf.experiment.config import Config
-from lenet_tf.files import read_json
+from lenet_tf.experiment.run_files import read_run
 from lenet_tf.nn.images import standardize
 from lenet_tf.nn.lenet import LeNet5
 
 _BATCH = 1000
+_STEP = "step/.ATTRIBUTES/VARIABLE_VALUE"  # key of a run's checkpoints
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +36,13 @@ class Network:
       model: LeNet-5 with the weights of the run.
       config: Settings of the run.
       splits: Dataset of the run, which is read when a split is used.
+      step: Number of steps that the weights were trained for.
     """
 
     model: LeNet5
     config: Config
     splits: Splits
+    step: int
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Returns the probabilities of the classes.
@@ -61,7 +64,8 @@ class Network:
             )
         parts = [images[i : i + _BATCH] for i in range(0, len(images), _BATCH)]
         empty = np.zeros([0, self.splits.num_classes], np.float32)
-        return np.concatenate([empty, *(self._predict(p).numpy() for p in parts)])
+        found = [self._predict(tf.constant(part)).numpy() for part in parts]
+        return np.concatenate([empty, *found])
 
     def maps(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the maps of an image, by the layer: see `LeNet5.maps`.
@@ -72,24 +76,25 @@ class Network:
         Returns:
           float32 [H', W', maps] by the name of the layer.
         """
-        maps: Mapping[str, tf.Tensor] = self._maps(image[None])
+        maps: Mapping[str, tf.Tensor] = self._maps(tf.constant(image[None]))
         return {name: tf.cast(m[0], tf.float32).numpy() for name, m in maps.items()}
 
     @functools.cached_property
-    def _predict(self) -> tf.types.experimental.PolymorphicFunction:
+    def _predict(self) -> tf.types.experimental.ConcreteFunction:
         return self._function(self.model.predict)
 
     @functools.cached_property
-    def _maps(self) -> tf.types.experimental.PolymorphicFunction:
+    def _maps(self) -> tf.types.experimental.ConcreteFunction:
         return self._function(self.model.maps)
 
     def _function(
         self, call: tf.types.experimental.Callable
-    ) -> tf.types.experimental.PolymorphicFunction:
+    ) -> tf.types.experimental.ConcreteFunction:
+        # Traced here: of functions that are traced when they are called, TensorFlow
+        # takes those of several networks for one that is traced too often.
         spec = tf.TensorSpec([None, *self.splits.image_shape], tf.uint8)
-        return tf.function(
-            lambda images: call(standardize(images)), input_signature=[spec]
-        )
+        function = tf.function(lambda images: call(standardize(images)))
+        return function.get_concrete_function(spec)
 
 
 def load_network(workdir: pathlib.Path | str, which: str = "best") -> Network:
@@ -103,11 +108,23 @@ def load_network(workdir: pathlib.Path | str, which: str = "best") -> Network:
       UsageError: The directory holds no run, or no such checkpoint.
     """
     workdir = pathlib.Path(workdir)
-    if not (workdir / "config.json").exists():
-        raise UsageError(f"workdir {workdir} holds no run: train one there first")
-    config = Config.from_dict(read_json(workdir / "config.json"))
+    config = read_run(workdir).config
+    if config is None:
+        raise UsageError(
+            f"workdir {workdir} holds a run of another model: this is for runs of "
+            "LeNet-5, as from lenet_tf.run"
+        )
     path = find_checkpoint(workdir, which)
     splits = load_splits(config)
     model = build_model(config, splits)
-    restore_model(model, path)
-    return Network(model, config, splits)
+    while True:
+        try:
+            restore_model(model, path)
+        except CheckpointError:
+            # A run that goes on may have replaced the checkpoint by a newer one.
+            before, path = path, find_checkpoint(workdir, which)
+            if path == before:
+                raise
+        else:
+            step = tf.train.load_checkpoint(path).get_tensor(_STEP)
+            return Network(model, config, splits, int(step))

@@ -46,9 +46,9 @@ def plan(
         f"{splits.validation_examples:,} to validate, {splits.test_examples:,} to test",
         f"network    LeNet-5 with {parameters:,} parameters in {config.precision}, "
         f"{_count(replicas, 'replica')} on {here}",
-        f"steps      {_count(config.epochs, 'epoch')} of {per_epoch:,} steps with "
-        f"{config.batch_size} examples each, {config.epochs * per_epoch:,} in all"
-        f"{_resumed(workdir)}",
+        f"steps      {_count(config.epochs, 'epoch')} of {_count(per_epoch, 'step')} "
+        f"with {min(config.batch_size, splits.train_examples):,} examples each, "
+        f"{config.epochs * per_epoch:,} in all{_resumed(workdir)}",
         f"directory  {workdir}: {_disk(trainer, config, workdir)}",
     ]
 

@@ -1,14 +1,12 @@
 """The page about a run, report.html.
 
-    write_report("runs/mnist")                    # of a run of LeNet-5
-    compare(["runs/a", "runs/b"], "compared.html")
+    write_report("runs/mnist")
 
 `run` writes it at the end of each run, and `Workdir.write_result` for other models.
 """
 
 from __future__ import annotations
 
-import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
@@ -19,13 +17,13 @@ from lenet_tf.errors import UsageError
 from lenet_tf.experiment.build import build_schedule
 from lenet_tf.experiment.config import Config
 from lenet_tf.experiment.network import Network, load_network
-from lenet_tf.experiment.run_files import RunFiles, read_run
+from lenet_tf.experiment.run_files import RunFiles, metric_text, read_run
 from lenet_tf.experiment.settings import without_effect
 from lenet_tf.files import first_line
 from lenet_tf.report.charts import curves
 from lenet_tf.report.classification import classification_sections
-from lenet_tf.report.history import comparison_charts, history_section
-from lenet_tf.report.page import write_page
+from lenet_tf.report.history import history_section
+from lenet_tf.report.page import check_installed, write_page
 from lenet_tf.report.parts import Chart, Part, Section, Table, tiles
 
 REPORT_FILE = "report.html"
@@ -51,24 +49,27 @@ def write_report(
       UsageError: The directory holds no run of LeNet-5 or no such checkpoint, or the
         file cannot be written.
     """
+    check_installed()
     run = read_run(workdir)
     config = run.config
     if config is None:
         raise UsageError(
             f"workdir {workdir} holds no run of LeNet-5: the report of another model "
-            "is written by Workdir.write_result"
+            "is written by Workdir.write_result, or again by write_own_report"
         )
     network = load_network(workdir, which)
     test = network.splits.test
     probabilities = network.probabilities(test.image)
     right = probabilities.argmax(axis=1) == test.label
     best = max((row.get("val_accuracy", 0.0) for row in run.rows), default=0.0)
+    total = config.epochs * _steps_per_epoch(config, network)
     facts = {
+        "not complete": None if run.result else f"step {network.step:,} of {total:,}",
         "test accuracy": f"{right.mean():.2%}",
         "test examples": len(right),
         "best on validation": f"{best:.2%}" if best else None,
         "parameters": run.result.get("parameters"),
-        "epochs": len(run.rows),
+        "epochs": run.result.get("epochs", len(run.rows)),
         "seconds of training": run.result.get("train_seconds"),
     }
     sections = [
@@ -98,10 +99,15 @@ def write_own_report(
     Raises:
       UsageError: The directory holds no run, or the file cannot be written.
     """
+    check_installed()
     run = read_run(workdir)
     own = ("versions", "fingerprint")
     values = {name: value for name, value in run.result.items() if name not in own}
-    numbers = {k: v for k, v in values.items() if not isinstance(v, list | dict)}
+    numbers = {
+        name.replace("_", " "): metric_text(name, value)
+        for name, value in values.items()
+        if not isinstance(value, list | dict)
+    }
     pages = [
         history_section(run.rows),
         *sections,
@@ -122,57 +128,22 @@ def try_to_report(write: Callable[[], object]) -> None:
         logging.warning("the report was not written: %s", first_line(error))
 
 
-def compare(
-    workdirs: Sequence[pathlib.Path | str],
-    path: pathlib.Path | str,
-    names: Sequence[str] | None = None,
-    title: str = "",
-    parts: Sequence[Part] = (),
-) -> pathlib.Path:
-    """Writes a page that compares runs by their curves, results and settings.
-
-    Args:
-      workdirs: Directories of the runs.
-      path: HTML file to write.
-      names: Name of each run; runs of the same name have the same colour. By default
-        the directories, as seen from the one that they are all in.
-      title: Title of the page.
-      parts: What is shown first.
-
-    Returns:
-      The file.
-
-    Raises:
-      UsageError: A directory holds no run, or the file cannot be written.
-    """
-    runs = [read_run(workdir) for workdir in workdirs]
-    groups: dict[str, list[RunFiles]] = {}
-    for name, run in zip(names or _names(runs), runs, strict=True):
-        groups.setdefault(name, []).append(run)
-    charts = comparison_charts(
-        {name: [run.rows for run in group] for name, group in groups.items()}
-    )
-    sections = [
-        *([Section("Results", parts)] if parts else []),
-        Section("Curves", charts),
-        Section("Runs", [_results(runs)]),
-        Section("Settings that differ", [_differing(runs)]),
-    ]
-    return write_page(path, title or f"{len(runs)} runs compared", sections)
-
-
 def _rate(
     config: Config, network: Network, rows: Sequence[Mapping[str, float]]
 ) -> list[Chart]:
     """Draws the learning rate of the steps that were made."""
     if not rows:
         return []
-    per_epoch = -(-network.splits.train_examples // config.batch_size)
+    per_epoch = _steps_per_epoch(config, network)
     schedule = build_schedule(config, config.epochs * per_epoch)
     steps = np.unique(np.linspace(0, rows[-1]["step"] - 1, _RATES).astype(np.int64))
     rates = [float(schedule(step)) for step in steps]
     line = {"rate": ([*(steps / per_epoch)], rates)}
     return [curves("learning_rate", line)]
+
+
+def _steps_per_epoch(config: Config, network: Network) -> int:
+    return -(-network.splits.train_examples // config.batch_size)
 
 
 def _inside(network: Network, right: np.ndarray) -> Section:
@@ -236,54 +207,3 @@ def _versions(run: RunFiles) -> list[Section]:
     if not isinstance(versions, dict):
         return []
     return [Section("Versions", [Table(["package", "version"], [*versions.items()])])]
-
-
-def _results(runs: Sequence[RunFiles]) -> Table:
-    """Makes a table of the accuracies, and of other results in which runs differ."""
-    columns: list[str] = []
-    found = []
-    for run in runs:
-        last = run.rows[-1] if run.rows else {}
-        values = {k: v for k, v in last.items() if k.startswith("val_")}
-        values |= {
-            k: v
-            for k, v in run.result.items()
-            if isinstance(v, int | float) and not isinstance(v, bool)
-        }
-        columns += [name for name in values if name not in columns]
-        found.append(values)
-    scores = [name for name in columns if name.endswith("accuracy")]
-    differing = [c for c in columns if len({values.get(c) for values in found}) > 1]
-    columns = [name for name in columns if name in {*scores, *differing}]
-    rows = [
-        (name, *(_as_shown(column, values.get(column)) for column in columns))
-        for name, values in zip(_names(runs), found, strict=True)
-    ]
-    return Table(["run", *(name.replace("_", " ") for name in columns)], rows)
-
-
-def _as_shown(name: str, value: float | None) -> object:
-    if value is None:
-        return "–"
-    return f"{value:.2%}" if name.endswith("accuracy") else value
-
-
-def _differing(runs: Sequence[RunFiles]) -> Table:
-    names = dict.fromkeys(name for run in runs for name in run.settings)
-    differing = [
-        name
-        for name in names
-        if any(run.settings.get(name) != runs[0].settings.get(name) for run in runs)
-    ]
-    rows = [
-        (name, *(run.settings.get(setting) for setting in differing))
-        for name, run in zip(_names(runs), runs, strict=True)
-    ]
-    return Table(["run", *differing], rows)
-
-
-def _names(runs: Sequence[RunFiles]) -> list[str]:
-    """Names runs by their directories, without what all of these have in common."""
-    parents = [str(run.path.absolute().parent) for run in runs]
-    common = os.path.commonpath(parents)
-    return [os.path.relpath(run.path.absolute(), common) for run in runs]

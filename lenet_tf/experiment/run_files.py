@@ -42,7 +42,7 @@ class RunFiles:
           UsageError: A setting is wrong.
         """
         known = settings_of(Config).keys()
-        ours = "recipe" in self.settings and self.settings.keys() <= known
+        ours = "dataset" in self.settings and self.settings.keys() <= known
         return Config.from_dict(self.settings) if ours else None
 
 
@@ -77,3 +77,10 @@ def read_run(workdir: pathlib.Path | str) -> RunFiles:
         rows,
         read_json(result) if result.exists() else {},
     )
+
+
+def metric_text(name: str, value: object) -> object:
+    """Returns a value for a table or a fact: an accuracy in percent, nothing as "–"."""
+    if name.endswith("accuracy") and isinstance(value, float):
+        return f"{value:.2%}"
+    return "–" if value is None else value

@@ -21,10 +21,11 @@ from collections.abc import Mapping, Sequence
 from absl import logging
 
 from lenet_tf.errors import NonFiniteError, UsageError
+from lenet_tf.experiment.comparisons import compare
 from lenet_tf.experiment.config import Config
 from lenet_tf.experiment.declaration import Value
 from lenet_tf.experiment.recipes import recipe
-from lenet_tf.experiment.reports import REPORT_FILE, compare, try_to_report
+from lenet_tf.experiment.reports import REPORT_FILE, try_to_report
 from lenet_tf.experiment.runs import run
 from lenet_tf.experiment.settings import settings_of
 from lenet_tf.files import write_csv

@@ -77,7 +77,16 @@ def check_settings(
     free: Collection[str] = (),
     defaults: Mapping[str, Any] | None = None,
 ) -> None:
-    """Raises UsageError if a workdir holds a run of other settings; see `claim`."""
+    """Raises UsageError where `claim` would, without writing anything."""
+    folder = workdir.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        reason = "it is not writable" if folder.is_dir() else "it is not a directory"
+        raise UsageError(
+            f"workdir {workdir} cannot be made in {folder}: {reason}; choose another "
+            "workdir"
+        )
     path = workdir / "config.json"
     with os_errors_as(UsageError, f"workdir {workdir} cannot be read"):
         known = path.exists()

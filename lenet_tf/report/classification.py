@@ -15,6 +15,7 @@ from lenet_tf.report.parts import Matrix, Part, Section, Table, tiles
 from lenet_tf.report.scores import calibration, class_scores, confusion_matrix
 
 _MISTAKES = 36
+_ROUNDING = 1e-3  # of probabilities in 16 bits
 _MOST_IN_MATRIX = 30  # classes; with more, the most frequent confusions are listed
 
 
@@ -34,7 +35,8 @@ def classification_sections(
         mistakes are shown; by default these are listed.
 
     Raises:
-      UsageError: The shapes do not fit together, or there are no examples.
+      UsageError: The shapes do not fit together, there are no examples, labels are no
+        classes, or probabilities are not in [0, 1].
     """
     probabilities, labels = np.asarray(probabilities), np.asarray(labels)
     if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1]:
@@ -44,6 +46,15 @@ def classification_sections(
         )
     if not len(labels):
         raise UsageError("there are no examples: a report needs at least one")
+    if labels.dtype.kind not in "iu":
+        raise UsageError(f"labels are {labels.dtype}: they must be integers")
+    if not ((probabilities >= 0) & (probabilities <= 1 + _ROUNDING)).all():  # or NaN
+        raise UsageError(
+            f"probabilities are from {probabilities.min()} to {probabilities.max()}: "
+            "they must be in [0, 1], as the softmax of logits is"
+        )
+    if images is not None and len(images) != len(labels):
+        raise UsageError(f"there are {len(images)} images for {len(labels)} labels")
     classes = probabilities.shape[1]
     names = list(class_names or map(str, range(classes)))
     if len(names) != classes:
@@ -91,18 +102,31 @@ def _mistakes(
     )
     if images is None:
         rows = [
-            (i, names[labels[i]], names[predicted[i]], f"{probabilities[i].max():.1%}")
+            (
+                i,
+                names[labels[i]],
+                f"{probabilities[i, labels[i]]:.1%}",
+                names[predicted[i]],
+                f"{probabilities[i].max():.1%}",
+            )
             for i in worst
         ]
-        columns = ["example", "class", "taken for", "probability"]
+        columns = [
+            "example",
+            "class",
+            "its probability",
+            "taken for",
+            "its probability",
+        ]
         return Section("Worst mistakes", [Table(columns, rows)] if rows else [], note)
     captions = [
-        f"{names[labels[i]]} as {names[predicted[i]]}, {probabilities[i].max():.0%}"
+        f"{names[labels[i]]} ({probabilities[i, labels[i]]:.0%}) as "
+        f"{names[predicted[i]]} ({probabilities[i].max():.0%})"
         for i in worst
     ]
     parts: list[Part] = []
     if len(worst):
-        parts.append(tiles(np.asarray(images)[worst], captions))
+        parts.append(tiles(np.asarray(images)[worst], captions, width=96))
     return Section("Worst mistakes", parts, note)
 
 

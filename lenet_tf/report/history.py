@@ -5,6 +5,7 @@ section = history_section(rows, best="val_accuracy")
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
@@ -26,7 +27,7 @@ def history_section(rows: Rows, more: Sequence[Chart] = ()) -> Section:
     charts = [
         curves(metric, _lines(rows, metric), unit_of(rows)) for metric in metrics(rows)
     ]
-    note = "" if rows else "No epoch has ended yet."
+    note = "" if rows else "There is no row of the history."
     return Section("Training", [*charts, *more], note)
 
 
@@ -42,15 +43,21 @@ def comparison_charts(runs: Mapping[str, Sequence[Rows]]) -> list[Chart]:
     unit = "epoch" if all(unit_of(rows) == "epoch" for rows in all_rows) else "step"
     charts = []
     for metric in found:
-        held_out = any(f"val_{metric}" in row for rows in all_rows for row in rows)
-        key = f"val_{metric}" if held_out else metric
+        held_out = f"val_{metric}"
+        with_it = [any(held_out in row for row in rows) for rows in all_rows]
+        key = held_out if any(with_it) else metric
         lines: dict[str, Points] = {}
         colors = []
         for name, group in runs.items():
             for rows in group:
-                lines[str(len(lines))] = _points(rows, key, unit)
+                own = key if any(key in row for row in rows) else metric
+                lines[str(len(lines))] = _points(rows, own, unit)
                 colors.append(names[name])
-        charts.append(curves(key, lines, unit, colors, names))
+        chart = curves(key, lines, unit, colors, names)
+        if any(with_it) and not all(with_it):
+            note = "Runs without validation are shown by their training."
+            chart = dataclasses.replace(chart, note=note)
+        charts.append(chart)
     return charts
 
 

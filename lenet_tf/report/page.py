@@ -7,6 +7,7 @@ It needs jinja2 and matplotlib, which `pip install 'lenet_tf[report]'` brings.
 
 from __future__ import annotations
 
+import importlib
 import math
 import numbers
 import pathlib
@@ -37,12 +38,9 @@ def write_page(
     Raises:
       UsageError: jinja2 is not installed, or the file cannot be written.
     """
-    try:
-        import jinja2
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            "jinja2 is not installed: run pip install 'lenet_tf[report]'"
-        ) from error
+    check_installed()
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("lenet_tf.report", "."),
         autoescape=True,
@@ -59,6 +57,17 @@ def write_page(
         make_folder(path.parent)
     write_text(path, text)
     return path
+
+
+def check_installed() -> None:
+    """Raises UsageError if a package is missing that pages are made with."""
+    for package in ("jinja2", "matplotlib", "PIL"):
+        try:
+            importlib.import_module(package)
+        except ModuleNotFoundError as error:
+            raise UsageError(
+                f"{package} is not installed: run pip install 'lenet_tf[report]'"
+            ) from error
 
 
 def shown(value: object) -> str:

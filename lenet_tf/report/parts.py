@@ -52,12 +52,23 @@ class Table:
       columns: Titles of the columns.
       rows: Values: text, or numbers, which are set flush right.
       title: Title above it.
+
+    Raises:
+      UsageError: A row has another number of values than there are columns.
     """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
     title: str = ""
     kind: str = dataclasses.field(default="table", init=False)
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise UsageError(
+                    f"a row has {len(row)} values for {len(self.columns)} columns: "
+                    f"{row!r}"
+                )
 
     def flush_right(self, column: int) -> bool:
         """Whether all values of a column are numbers, or text such as 99.5%."""
@@ -122,11 +133,22 @@ class Section:
       title: Its title.
       parts: What it shows.
       note: Text below the title.
+
+    Raises:
+      UsageError: A part is none of these.
     """
 
     title: str
     parts: Sequence[Part]
     note: str = ""
+
+    def __post_init__(self) -> None:
+        for part in self.parts if not isinstance(self.parts, str) else [self.parts]:
+            if not isinstance(part, Part):
+                raise UsageError(
+                    f"section {self.title!r} has a {type(part).__name__} among its "
+                    "parts: give a list of Chart, Table, Matrix and tiles(...)"
+                )
 
 
 def tiles(

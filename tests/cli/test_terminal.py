@@ -72,6 +72,12 @@ def test_a_dry_run_tells_the_run_and_writes_nothing(
     assert len(lines) == 4
     assert not workdir.exists()
 
+    (tmp_path / "file").touch()
+    place = tmp_path / "file" / "run"
+    refused = run(MAIN, "train", *flags, "--dry_run", f"--workdir={place}")
+    assert refused.status != 0
+    assert f"workdir {place} cannot be made in {place.parent}" in refused.stderr
+
     trained = run(MAIN, "train", *flags, "--epochs=1")
     assert trained.status == 0, trained.stderr
     assert [line.split(maxsplit=2)[2] for line in trained.stderr.splitlines()][1] == (

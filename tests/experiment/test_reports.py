@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from programs import run
 import lenet_tf
 from lenet_tf.errors import UsageError
 from lenet_tf.experiment import load_network
-from lenet_tf.experiment.reports import compare, write_report
+from lenet_tf.experiment.comparisons import compare
+from lenet_tf.experiment.reports import write_own_report, write_report
 from lenet_tf.report import regression_sections
 
 MAIN = str(pathlib.Path(lenet_tf.__file__).parent / "__main__.py")
@@ -60,6 +62,19 @@ def test_the_report_can_be_written_again_and_elsewhere(
         write_report(tmp_path)
 
 
+def test_the_report_of_a_run_that_goes_on_says_so(
+    trained: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    running = shutil.copytree(trained, tmp_path / "run")
+    (running / "result.json").unlink()
+    config = json.loads((running / "config.json").read_text())
+    (running / "config.json").write_text(json.dumps({**config, "epochs": 9}))
+    text = write_report(running).read_text()
+    steps = 4 * -(-2000 // config["batch_size"])
+    assert f"<dd>step {steps} of {steps * 9 // 4}</dd>" in text
+    assert "not complete" not in (trained / "report.html").read_text()
+
+
 def test_runs_are_compared(
     trained: pathlib.Path, few_digits: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -102,10 +117,17 @@ def test_another_model_s_run_has_a_report_with_its_own_sections(
         sections = regression_sections(predictions, data["y"])
         held.write_result({"test_loss": 0.25, "parts": [1, 2]}, sections)
     text = (tmp_path / "line" / "report.html").read_text()
-    for part in ("test_loss", "0.25", "Largest errors", "rate", "tensorflow"):
+    for part in ("test loss", "0.25", "Largest errors", "rate", "tensorflow"):
         assert part in text
     with pytest.raises(UsageError, match=r"written by Workdir\.write_result"):
         write_report(tmp_path / "line")
+    (tmp_path / "line" / "report.html").unlink()
+    write_own_report(tmp_path / "line", sections)
+    assert (tmp_path / "line" / "report.html").read_text() == text
+    for program in (["predict", "x.png"], ["export"], ["demo"]):
+        finished = run(MAIN, *program, f"--workdir={tmp_path / 'line'}")
+        assert finished.status == 1
+        assert "holds a run of another model" in finished.stderr
 
 
 def test_predict_tells_the_digits_in_files_and_folders(

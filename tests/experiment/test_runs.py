@@ -198,8 +198,9 @@ def test_a_picture_that_fails_costs_no_figures(
     assert finished.returncode == 0, finished.stderr
     assert "test accuracy" in finished.stdout
     assert "Traceback" not in finished.stderr
-    *_, warning = finished.stderr.splitlines()
-    assert "the curves were not drawn: " in warning
+    *_, curves, page = finished.stderr.splitlines()
+    assert "the curves were not drawn: " in curves
+    assert "the report was not written: " in page
     assert (tmp_path / "run" / "result.json").exists()
 
 
@@ -217,10 +218,14 @@ def test_a_run_without_matplotlib_says_how_to_get_it(
         timeout=120,
     )
     assert finished.returncode == 0, finished.stderr
-    *_, warning = finished.stderr.splitlines()
-    assert warning.endswith(
+    *_, curves, page = finished.stderr.splitlines()
+    assert curves.endswith(
         "the curves were not drawn: matplotlib is not installed: run pip install "
         "'lenet_tf[plots]'"
+    )
+    assert page.endswith(
+        "the report was not written: matplotlib is not installed: run pip install "
+        "'lenet_tf[report]'"
     )
 
 

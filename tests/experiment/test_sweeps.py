@@ -72,7 +72,7 @@ def test_a_killed_sweep_goes_on_and_repeats_no_run(
     assert float(rows[0]["test_accuracy"]) == statistics.fmean(test)
     assert float(rows[0]["test_accuracy_sd"]) == statistics.stdev(test)
     assert len(said.splitlines()) == 5
-    assert said.splitlines()[-1] == f"see {workdir}"
+    assert said.splitlines()[-1] == f"see {workdir / 'report.html'}"
     page = (workdir / "report.html").read_text()
     assert "activation=tanh, learning_rate=0.001" in page
     assert page.count("seed=1") >= 4

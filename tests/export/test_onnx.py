@@ -75,7 +75,7 @@ def test_an_onnx_file_of_a_run_is_as_accurate(
     result = json.loads((trained / "result.json").read_text())
     right = (found["class"] == test.label).mean()
     assert right == pytest.approx(result["test_accuracy"], abs=2e-4)
-    network, _ = load_network(trained, "latest")
+    network = load_network(trained, "latest").model
     logits = network(lenet_tf.standardize(test.image[:500]))
     np.testing.assert_allclose(
         found["probabilities"][:500], tf.nn.softmax(logits), rtol=1e-4, atol=1e-6

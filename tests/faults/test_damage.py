@@ -136,7 +136,7 @@ def test_a_run_without_a_whole_checkpoint_is_not_started_afresh(
     for command in (("train.py", *small_mnist), ("evaluate.py",)):
         finished = run(*command, f"--workdir={run_dir}")
         assert finished.status == 1
-        (line,) = finished.stderr.splitlines()
+        (line,) = finished.complaints
         assert line.startswith("error: ")
         expected = "is whole" if what == "damaged" else "its checkpoints are gone"
         if command[0] == "evaluate.py" and what == "gone":

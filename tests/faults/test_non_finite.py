@@ -105,7 +105,7 @@ def test_a_huge_learning_rate_ends_train_with_one_line(
     flags = ["--optimizer=sgd", "--learning_rate=1e38", "--activation=relu"]
     finished = run("train.py", *small_mnist, *flags, f"--workdir={tmp_path / 'run'}")
     assert finished.status == 1
-    (line,) = finished.stderr.splitlines()
+    (line,) = finished.complaints
     assert "not finite at step" in line
     assert "lower the learning rate" in line
 

@@ -113,7 +113,7 @@ def test_a_classifier_s_sections_tell_its_mistakes(tmp_path: pathlib.Path) -> No
     assert "2 of 100 examples are mistaken." in reader.text
     assert reader.tags.count("img") == 2
     worst = [text for text in reader.text if " as " in text and "%" in text]
-    assert worst == ["dog as ant, 90%", "ant as bee, 50%"]
+    assert worst == ["dog (2%) as ant (90%)", "ant (40%) as bee (50%)"]
     assert reader.text.count("24") >= 2  # on the diagonal
     assert "96.00%" in reader.text  # recall of dog
     assert any("ECE, 15 bins" in text for text in reader.text)
@@ -183,7 +183,7 @@ def test_each_metric_of_a_history_has_a_chart() -> None:
     charts = history_section(rows).parts
     assert [part.title for part in charts] == ["Loss", "Mae"]  # type: ignore[union-attr]
     assert set(charts[0].colors) == {"training", "validation"}  # type: ignore[union-attr]
-    assert history_section([]).note == "No epoch has ended yet."
+    assert history_section([]).note == "There is no row of the history."
     compared = comparison_charts({"a": [rows], "b": [rows, rows[:1]]})
     assert [chart.title for chart in compared] == ["Validation loss", "Mae"]
     assert list(compared[0].colors) == ["a", "b"]
@@ -209,3 +209,36 @@ def test_images_of_other_kinds_are_refused_or_scaled() -> None:
         tiles(np.zeros([1, 2, 2, 2]))
     with pytest.raises(UsageError, match="1 captions for 2 images"):
         tiles(np.zeros([2, 2, 2]), ["one"])
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "labels", "message"),
+    [
+        (np.array([[np.nan, 1.0]]), np.array([0]), r"they must be in \[0, 1\]"),
+        (np.array([[-3.0, 7.0]]), np.array([0]), "as the softmax of logits is"),
+        (np.eye(2), np.array([0.0, 1.0]), "labels are float64: they must be integers"),
+    ],
+    ids=["NaN", "logits", "float labels"],
+)
+def test_what_is_no_probability_or_class_is_refused(
+    probabilities: np.ndarray, labels: np.ndarray, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        classification_sections(probabilities, labels)
+    with pytest.raises(UsageError, match="3 images for 2 labels"):
+        classification_sections(np.eye(2), np.arange(2), images=np.zeros([3, 2, 2]))
+
+
+def test_sections_of_wrong_parts_are_refused_when_they_are_made() -> None:
+    with pytest.raises(UsageError, match="section 'x' has a str among its parts"):
+        Section("x", "hello")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="a row has 1 values for 2 columns"):
+        Table(["a", "b"], [[1, 2], [3]])
+
+
+def test_a_run_without_validation_is_compared_by_its_training() -> None:
+    with_it = [{"epoch": e, "step": e, "loss": 1 / e, "val_loss": 2.0} for e in (1, 2)]
+    without = [{"epoch": e, "step": e, "loss": 1 / e} for e in (1, 2)]
+    (chart,) = comparison_charts({"a": [with_it], "b": [without]})
+    assert chart.note == "Runs without validation are shown by their training."
+    assert comparison_charts({"a": [with_it]})[0].note == ""
