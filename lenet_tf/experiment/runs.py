@@ -23,7 +23,7 @@ from lenet_tf.errors import UsageError
 from lenet_tf.experiment.build import as_batches, build_trainer, load_splits
 from lenet_tf.experiment.config import Config
 from lenet_tf.experiment.plan import plan
-from lenet_tf.experiment.reports import try_to_report, write_report
+from lenet_tf.experiment.reports import REPORT_FILE, try_to_report, write_report
 from lenet_tf.experiment.results import read_result, versions, write_result
 from lenet_tf.experiment.run_directory import fit_in
 from lenet_tf.experiment.tensorboard import make_tensorboard
@@ -81,6 +81,8 @@ def run(
     several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
     if resume and not several and (result := read_result(workdir, settings)):
         logging.info("%s is complete: this is its result", workdir)
+        if report and not dry_run and not (workdir / REPORT_FILE).exists():
+            try_to_report(lambda: write_report(workdir))
         return result
     splits = load_splits(config)
     with StopSignals() as stop, contextlib.ExitStack() as held:

@@ -62,6 +62,22 @@ def test_the_report_can_be_written_again_and_elsewhere(
         write_report(tmp_path)
 
 
+def test_a_complete_run_gets_a_report_that_it_lacks(
+    trained: pathlib.Path, few_digits: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """Such as one that was killed while it wrote the report."""
+    workdir = shutil.copytree(trained, tmp_path / "run")
+    page = workdir / "report.html"
+    page.unlink()
+    flags = [f"--workdir={workdir}", f"--config={workdir / 'config.json'}"]
+    finished = run(MAIN, "train", *flags, "--noreport")
+    assert "is complete" in finished.stderr
+    assert not page.exists()
+    finished = run(MAIN, "train", *flags)
+    assert "is complete" in finished.stderr
+    assert page.exists()
+
+
 def test_the_report_of_a_run_that_goes_on_says_so(
     trained: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

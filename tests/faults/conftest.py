@@ -32,6 +32,7 @@ def small_mnist(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "--num_replicas=1",
         "--steps_per_loop=3",
         "--epochs=3",
+        "--noreport",
     ]
 
 

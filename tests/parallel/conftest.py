@@ -24,4 +24,5 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "--epochs=12",
         "--steps_per_loop=2",
         "--worker_timeout=30",
+        "--noreport",
     ]
