@@ -15,6 +15,7 @@ from lenet_tf.report.parts import Matrix, Part, Section, Table, tiles
 from lenet_tf.report.scores import calibration, class_scores, confusion_matrix
 
 _MISTAKES = 36
+_SPACE = "\N{NO-BREAK SPACE}"
 _ROUNDING = 1e-3  # of probabilities in 16 bits
 _MOST_IN_MATRIX = 30  # classes; with more, the most frequent confusions are listed
 
@@ -120,8 +121,8 @@ def _mistakes(
         ]
         return Section("Worst mistakes", [Table(columns, rows)] if rows else [], note)
     captions = [
-        f"{names[labels[i]]} ({probabilities[i, labels[i]]:.0%}) as "
-        f"{names[predicted[i]]} ({probabilities[i].max():.0%})"
+        f"{names[labels[i]]}{_SPACE}({probabilities[i, labels[i]]:.0%}) "
+        f"as{_SPACE}{names[predicted[i]]}{_SPACE}({probabilities[i].max():.0%})"
         for i in worst
     ]
     parts: list[Part] = []
