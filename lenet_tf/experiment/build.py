@@ -12,6 +12,7 @@ from lenet_tf.data import datasets
 from lenet_tf.data.batches import Batches
 from lenet_tf.errors import UsageError
 from lenet_tf.experiment.config import Config
+from lenet_tf.experiment.training_settings import parse_watch
 from lenet_tf.nn.distortion import Distortion
 from lenet_tf.nn.images import IMAGE_SIZE
 from lenet_tf.nn.lenet import LeNet5
@@ -93,6 +94,7 @@ def build_trainer(
         ema=config.ema,
         loss_scaling=config.precision == "mixed_float16",
         jit_compile=xla,
+        watch=parse_watch(config.watch) if config.watch else (),
     )
 
 

@@ -132,7 +132,7 @@ def _rate(
     config: Config, network: Network, rows: Sequence[Mapping[str, float]]
 ) -> list[Chart]:
     """Draws the learning rate of the steps that were made."""
-    if not rows:
+    if not rows or "learning_rate" in rows[-1]:  # it is drawn as a metric
         return []
     per_epoch = _steps_per_epoch(config, network)
     schedule = build_schedule(config, config.epochs * per_epoch)

@@ -14,11 +14,24 @@ from lenet_tf.nn.images import IMAGE_SIZE
 from lenet_tf.nn.layers import Subsample
 from lenet_tf.nn.lenet import INITIALS, KERNELS, PRECISIONS
 from lenet_tf.optim import OPTIMIZERS, SCHEDULES, parse_milestones
+from lenet_tf.train.watch import WATCHABLE
 
 
 def _dataset_name(text: str) -> None:
     if not re.fullmatch(r"[\w./:+-]+", text, re.ASCII):
         raise ValueError("the name of a TFDS dataset, such as mnist or emnist/letters")
+
+
+def parse_watch(watch: str) -> list[str]:
+    """Reads names of metrics: "gradient_norm,learning_rate" is a list of the two.
+
+    Raises:
+      ValueError: A name is unknown.
+    """
+    names = watch.split(",")
+    if not {*names} <= {*WATCHABLE}:
+        raise ValueError(f"names among {', '.join(WATCHABLE)}, with commas between")
+    return names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,6 +260,13 @@ class TrainingSettings:
         "Seed of the initial weights, of the order of examples and of what is random "
         "in a step.",
         group="Training",
+    )
+    watch: str | None = setting(
+        None,
+        "More metrics of training, with commas between, among gradient_norm, "
+        "update_norm and learning_rate.",
+        group="Training",
+        rule=parse_watch,
     )
     deterministic: bool = setting(
         False,

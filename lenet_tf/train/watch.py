@@ -22,7 +22,7 @@ from lenet_tf.train.update import Update
 GRADIENT_NORM = "gradient_norm"
 UPDATE_NORM = "update_norm"
 LEARNING_RATE = "learning_rate"
-_KNOWN = (GRADIENT_NORM, UPDATE_NORM, LEARNING_RATE)
+WATCHABLE = (GRADIENT_NORM, UPDATE_NORM, LEARNING_RATE)
 
 
 @runtime_checkable
@@ -54,10 +54,9 @@ class StepWatch:
     def __init__(self, watch: Sequence[str] = ()) -> None:
         self._watch = [watch] if isinstance(watch, str) else list(watch)
         for what in self._watch:
-            if what not in _KNOWN:
-                raise UsageError(
-                    f"watch has {what!r}: choose among {', '.join(map(repr, _KNOWN))}"
-                )
+            if what not in WATCHABLE:
+                known = ", ".join(map(repr, WATCHABLE))
+                raise UsageError(f"watch has {what!r}: choose among {known}")
 
     def names(self, updates: Mapping[str, Update]) -> list[str]:
         """Returns the names of the metrics.

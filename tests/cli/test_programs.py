@@ -189,14 +189,20 @@ def test_noresume_does_not_overwrite_a_run(reference: pathlib.Path) -> None:
     assert "holds a run already" in finished.stderr
 
 
-def test_a_run_can_be_watched(tmp_path: pathlib.Path) -> None:
+def test_a_run_can_be_watched(few_digits: pathlib.Path, tmp_path: pathlib.Path) -> None:
     flags = ["--tensorboard", "--loops", f"--workdir={tmp_path}"]
-    finished = run("train.py", *SMALL, *flags)
+    flags += [f"--data_dir={few_digits}", "--validation_examples=500", "--epochs=1"]
+    watched = {"gradient_norm", "learning_rate"}
+    flags.append(f"--watch={','.join(sorted(watched))}")
+    finished = run("train.py", "--num_replicas=1", *flags)
     assert finished.status == 0, finished.stderr
     lines = (tmp_path / "loops.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["row"]["epoch"] == 1
     board = tmp_path / "tensorboard"
-    assert {"loss", "accuracy", "weights/c1/w"} <= events(board / "train").keys()
+    metrics = {"loss", "accuracy", "weights/c1/w", "examples_per_second", *watched}
+    assert metrics <= events(board / "train").keys()
+    assert watched <= json.loads(lines[0]).keys()
+    assert (tmp_path / "report.html").read_text().count("<h3>Learning rate</h3>") == 1
     shown = {"loss", "accuracy", "mistakes", "mistakes/list"}
     assert shown <= events(board / "validation").keys()
     (settings,) = hyperparameters(board)
