@@ -24,9 +24,14 @@ def history_section(rows: Rows, more: Sequence[Chart] = ()) -> Section:
       rows: Rows of the history, each with `epoch`, `step` and metrics.
       more: Charts to show with them.
     """
-    charts = [
-        curves(metric, _lines(rows, metric), unit_of(rows)) for metric in metrics(rows)
-    ]
+    names = dict.fromkeys(name for row in rows for name in row)
+    trained = [n for n in names if not n.startswith("val_") and n not in _NOT_METRICS]
+    panels: dict[str, dict[str, Points]] = {}
+    for name in names:
+        if name not in _NOT_METRICS:
+            metric, line = _place(name, trained)
+            panels.setdefault(metric, {})[line] = _points(rows, name, unit_of(rows))
+    charts = [curves(metric, lines, unit_of(rows)) for metric, lines in panels.items()]
     note = "" if rows else "There is no row of the history."
     return Section("Training", [*charts, *more], note)
 
@@ -73,15 +78,20 @@ def unit_of(rows: Rows) -> str:
     return "epoch" if len({*epochs}) == len(epochs) else "step"
 
 
-def _lines(rows: Rows, metric: str) -> dict[str, Points]:
-    lines: dict[str, Points] = {}
-    names = dict.fromkeys(name for row in rows for name in row)
-    unit = unit_of(rows)
-    if metric in names:
-        lines["training"] = _points(rows, metric, unit)
-    if f"val_{metric}" in names:
-        lines["validation"] = _points(rows, f"val_{metric}", unit)
-    return lines
+def _place(name: str, trained: Sequence[str]) -> tuple[str, str]:
+    """Returns the panel of a metric, and the name of its line there.
+
+    With several validation sets, `val_clean_loss` stands with `loss`.
+    """
+    if not name.startswith("val_"):
+        return name, "training"
+    own = name.removeprefix("val_")
+    if own in trained:
+        return own, "validation"
+    for metric in sorted(trained, key=len, reverse=True):
+        if own.endswith(f"_{metric}"):
+            return metric, f"validation, {own.removesuffix(f'_{metric}')}"
+    return own, "validation"
 
 
 def _points(rows: Rows, key: str, unit: str) -> Points:

@@ -243,3 +243,15 @@ def test_a_run_without_validation_is_compared_by_its_training() -> None:
     (chart,) = comparison_charts({"a": [with_it], "b": [without]})
     assert chart.note == "Runs without validation are shown by their training."
     assert comparison_charts({"a": [with_it]})[0].note == ""
+
+
+def test_several_validation_sets_stand_in_the_panels_of_their_metrics() -> None:
+    row = {"epoch": 1, "step": 1, "loss": 1.0, "log_loss": 2.0, "val_a_loss": 3.0}
+    row |= {"val_b_loss": 4.0, "val_b_log_loss": 5.0, "val_own": 6.0}
+    charts = history_section([row]).parts
+    assert [part.title for part in charts] == ["Loss", "Log loss", "Own"]  # type: ignore[union-attr]
+    assert [list(part.colors) for part in charts] == [  # type: ignore[union-attr]
+        ["training", "validation, a", "validation, b"],
+        ["training", "validation, b"],
+        [],
+    ]
